@@ -1,0 +1,115 @@
+"""Refined tiles put together to one answer.
+
+Nowhere does an image's (K, H, W) lie in memory unless it is asked for: a tile keeps its few slots in half precision, and
+classes are put together window by window.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .diffusion.samplers import Callback, Step
+from .predictions import Prediction
+from .slots import SlotPlan, from_slots
+from .tiling import Tile, blend_window
+
+WINDOW = 384
+
+
+@dataclass
+class _Piece:
+    tile: Tile
+    plan: SlotPlan
+    probs: Tensor  # (S, height, width) float16
+
+
+class Canvas:
+    """Collects refined tiles; answers for any window with the segmentor's probabilities mixed in.
+
+    Args:
+        prediction: the segmentor's own prediction.
+        overlap: width of the blending ramps in pixels.
+        mix: share of the refiner in the answer, [0, 1].
+        recorded_steps: how many steps' label maps to keep.
+    """
+
+    def __init__(self, prediction: Prediction, overlap: int, mix: float, recorded_steps: int = 0):
+        self.prediction, self.overlap, self.mix = prediction, overlap, mix
+        self.pieces: list[_Piece] = []
+        own = prediction.argmax() if recorded_steps else None
+        self._steps = [] if own is None else [own.clone() for _ in range(recorded_steps)]
+
+    def add(self, tile: Tile, plan: SlotPlan, probs: Tensor) -> None:
+        """Keeps a refined tile: (S, height, width) slot probabilities."""
+        self.pieces.append(_Piece(tile, plan, probs.to("cpu", torch.float16)))
+
+    def window(self, window: Tile) -> Tensor:
+        """(K, height, width) float32 probabilities of a window; they sum to 1."""
+        original = self.prediction.crop(window.top, window.left, window.height, window.width)
+        total = torch.zeros_like(original)
+        weights = torch.zeros(original.shape[1:])
+        for piece in self.pieces:
+            shared = window.overlap(piece.tile)
+            if shared is None:
+                continue
+            inside, here = shared.slices_in(piece.tile), shared.slices_in(window)
+            refined = from_slots(piece.probs[:, *inside].float(), original[:, *here], piece.plan)
+            weight = blend_window(piece.tile, self.prediction.size, self.overlap)[inside]
+            total[:, *here] += refined * weight
+            weights[here] += weight
+        # a pixel that no tile refined keeps the segmentor's answer
+        share = torch.where(weights > 0, self.mix, 0.0)
+        total = torch.lerp(original, total / weights.clamp(min=1e-9), share)
+        return total / total.sum(0, keepdim=True).clamp(min=1e-9)
+
+    def windows(self) -> Iterator[Tile]:
+        """Windows that cover the image once, small enough for all classes to be in memory."""
+        height, width = self.prediction.size
+        for top in range(0, height, WINDOW):
+            for left in range(0, width, WINDOW):
+                yield Tile(top, left, min(WINDOW, height - top), min(WINDOW, width - left))
+
+    def probs(self) -> Tensor:
+        """(K, H, W) float32 probabilities of the whole image."""
+        whole = torch.empty((self.prediction.num_classes, *self.prediction.size))
+        for window in self.windows():
+            rows, columns = window.slices_in(Tile(0, 0, *self.prediction.size))
+            whole[:, rows, columns] = self.window(window)
+        return whole
+
+    def labels(self) -> tuple[Tensor, Tensor]:
+        """(H, W) int64 most likely classes, and (H, W) float32 uncertainty: 1 minus the margin of the best class."""
+        labels = torch.empty(self.prediction.size, dtype=torch.long)
+        uncertainty = torch.zeros(self.prediction.size)
+        for window in self.windows():
+            rows, columns = window.slices_in(Tile(0, 0, *self.prediction.size))
+            probs = self.window(window)
+            top = probs.topk(min(2, len(probs)), 0)
+            labels[rows, columns] = top.indices[0]
+            if len(probs) > 1:
+                uncertainty[rows, columns] = (1 - (top.values[0] - top.values[1])).clamp(0, 1)
+        return labels, uncertainty
+
+    def recorder(self, tile: Tile, plan: SlotPlan) -> Callback | None:
+        """A callback that keeps the label map of every step of one tile; later tiles win where tiles overlap."""
+        if not self._steps:
+            return None
+
+        def record(step: Step) -> None:
+            size = (2 * step.logits.shape[-2], 2 * step.logits.shape[-1])
+            slots = F.interpolate(step.logits[:1].float(), size, mode="bilinear", align_corners=False)[0].argmax(0)
+            slots = slots[: tile.height, : tile.width].cpu()
+            rows, columns = tile.slices_in(Tile(0, 0, *self.prediction.size))
+            # what sits in "other" keeps the segmentor's own class
+            classes = torch.cat([plan.classes, plan.classes[:1]])[slots.clamp(max=len(plan.classes))]
+            here = self._steps[step.index][rows, columns]
+            self._steps[step.index][rows, columns] = torch.where(slots < len(plan.classes), classes, here)
+
+        return record
+
+    def trajectory(self) -> list[Tensor]:
+        """(H, W) int64 label map after every step; a sampler of fewer steps leaves fewer."""
+        return list(self._steps)

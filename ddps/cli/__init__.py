@@ -1,0 +1,1 @@
+"""The command `ddps`: one file per subcommand, put together in `main`."""

@@ -1,0 +1,86 @@
+"""Options that several commands share, and how they reach the refiner."""
+
+import argparse
+from collections.abc import Callable
+from typing import get_args
+
+from ..inputs import ImageLike
+from ..outputs import Refinement
+from ..predictions import AnyKind, PredictionLike
+from ..refiner import DDPSRefiner
+
+SAMPLERS = ("free", "posterior", "single")
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """What chooses the weights and where they run."""
+    parser.add_argument(
+        "--model", default="universal", metavar="M", help="embedded weights, a folder or a Hub id (default: universal)"
+    )
+    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+
+
+def add_refine_options(parser: argparse.ArgumentParser) -> None:
+    """What `DDPSRefiner.refine` takes; what is not given stays the model's default."""
+    add_model_options(parser)
+    parser.add_argument("--steps", type=at_least(1), metavar="N", help="denoising steps")
+    parser.add_argument("--sampler", choices=SAMPLERS, help="how steps follow one another")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+    parser.add_argument(
+        "--num-samples", type=at_least(1), default=1, metavar="N", help="chains to average per image (default: 1)"
+    )
+    parser.add_argument("--tile", type=at_least(1), metavar="PX", help="side of a tile, for large images")
+    parser.add_argument(
+        "--kind", choices=get_args(AnyKind), default="auto", help="what predictions are, where their file does not say"
+    )
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """An argparse type: a whole number from `low` on."""
+
+    def whole(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low} on, got {text!r}")
+        return value
+
+    return whole
+
+
+def load_refiner(args: argparse.Namespace) -> DDPSRefiner:
+    """The refiner of `add_model_options`."""
+    return DDPSRefiner.from_pretrained(args.model, device=args.device)
+
+
+def refine_one(
+    refiner: DDPSRefiner,
+    args: argparse.Namespace,
+    image: ImageLike,
+    prediction: PredictionLike,
+    kind: AnyKind,
+    *,
+    ignore_index: int,
+    num_classes: int | None = None,
+    return_probs: bool = False,
+    progress: bool = False,
+) -> Refinement:
+    """`DDPSRefiner.refine` of one image with the options of `add_refine_options`."""
+    refined = refiner.refine(
+        image,
+        prediction,
+        kind=kind,
+        steps=args.steps,
+        sampler=args.sampler,
+        seed=args.seed,
+        num_samples=args.num_samples,
+        tile=args.tile,
+        ignore_index=ignore_index,
+        num_classes=num_classes,
+        return_probs=return_probs,
+        progress=progress,
+    )
+    assert isinstance(refined, Refinement)  # one image, one answer
+    return refined

@@ -1,0 +1,89 @@
+"""What the commands write: one JSON object on stdout, tables, whole files."""
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from ..atomic import atomic_write
+from ..errors import InputError
+
+PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+
+
+def say_error(error: Exception) -> None:
+    """One line on stderr, whatever lines a library's message had."""
+    print(f"ddps: error: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def to_json(value: object) -> str:
+    """JSON as every reader takes it: a number that is not defined (nan) becomes null."""
+    return json.dumps(_defined(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as aligned columns, the first one to the left and the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def percent(value: float, signed: bool = False) -> str:
+    """Two digits after the point; a dash where the number is not defined."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:+.2f}" if signed else f"{value:.2f}"
+
+
+def check_new(path: Path, overwrite: bool) -> None:
+    """Refuses a file that exists, or whose folder does not, before any work goes into it.
+
+    Raises:
+        InputError: as said.
+    """
+    if not path.parent.is_dir():
+        hint = f"creating {str(path.parent)!r} first"
+        raise InputError("an output in an existing folder", repr(str(path)), hint)
+    if path.is_dir():
+        raise InputError("a file as output", f"the folder {str(path)!r}", "adding a file name to it")
+    if path.exists() and not overwrite:
+        raise InputError("an output that does not exist yet", repr(str(path)), "another path, or --overwrite")
+
+
+def check_picture(path: Path) -> None:
+    """Refuses a picture's file name without a suffix that `write_picture` knows.
+
+    Raises:
+        InputError: as said.
+    """
+    if path.suffix.lower() not in PICTURE_FORMATS:
+        raise InputError(f"a picture ending in {', '.join(PICTURE_FORMATS)}", repr(str(path)), "one of these")
+
+
+def write_picture(picture: Image.Image, path: Path, overwrite: bool) -> None:
+    """Writes a picture, whole or not at all, in the format of its suffix."""
+    check_picture(path)
+    with atomic_write(path, overwrite) as file:
+        picture.convert("RGB").save(file, format=PICTURE_FORMATS[path.suffix.lower()], quality=92)
+
+
+def write_text(text: str, path: Path, overwrite: bool) -> None:
+    """Writes a text file, whole or not at all."""
+    with atomic_write(path, overwrite) as file:
+        file.write(text.encode())
+
+
+def _defined(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _defined(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defined(entry) for entry in value]
+    return value

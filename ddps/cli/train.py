@@ -1,0 +1,82 @@
+"""`ddps train`: a refiner for one's own data set, or from several data sets for any."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from ..config import DDPSConfig
+from ..hub import read_config
+from ..training import TrainConfig, train
+
+# Settings of TrainConfig that are options under their own name, with the default that TrainConfig gives them.
+_SETTINGS = {
+    "steps": "optimizer steps",
+    "batch_size": "crops per step and process",
+    "crop": "side of a crop in pixels, a multiple of 32",
+    "lr": "highest learning rate",
+    "weight_decay": "of AdamW",
+    "warmup": "steps of linear warm-up",
+    "clip": "largest norm of the gradient",
+    "ema": "decay of the weights' running average",
+    "real_share": "share of crops with a real prediction, where there is one",
+    "own_share": "share of steps that start from the network's own prediction",
+    "boundary_weight": "extra weight of pixels near a true outline",
+    "iou_weight": "weight of the soft IoU loss",
+    "amp": "bfloat16: auto, bf16 or off",
+    "device": "auto, cpu, cuda, ...",
+    "seed": "of weights, crops and noise",
+    "workers": "processes that load data; 0 for none",
+    "validate_every": "steps between validations",
+    "validate_images": "images per data set and validation",
+    "save_every": "steps between checkpoints",
+    "init": "weights to start from: embedded weights, a folder or a Hub id",
+}
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train a refiner on your own images and masks",
+        description="Trains a refiner. Given again with the same settings, the command goes on where it was stopped; "
+        "the best weights lie in RUN/best, ready for --model.",
+    )
+    parser.add_argument(
+        "--data",
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="folder with classes.json, train/images, train/masks and optionally val; repeat for several data sets",
+    )
+    parser.add_argument(
+        "--data-weight",
+        action="append",
+        type=float,
+        metavar="W",
+        help="how often to draw from the data set of the same place (default: by the square root of its size)",
+    )
+    parser.add_argument(
+        "--predictions", default="", metavar="DIR", help="a segmentor's predictions; without any, mistakes are made up"
+    )
+    parser.add_argument("-o", "--out", required=True, metavar="RUN", help="folder of the run")
+    parser.add_argument(
+        "--model-config", type=Path, metavar="FILE", help="config.json of the refiner to train (default: universal)"
+    )
+    for field in dataclasses.fields(TrainConfig):
+        if field.name in _SETTINGS:
+            shown = f"{_SETTINGS[field.name]} (default: {field.default if field.default != '' else 'none'})"
+            option = "--" + field.name.replace("_", "-")
+            parser.add_argument(option, type=type(field.default), default=field.default, metavar="V", help=shown)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    config = TrainConfig(
+        data=tuple(args.data),
+        out=args.out,
+        predictions=args.predictions,
+        data_weights=tuple(args.data_weight or ()),
+        model=DDPSConfig() if args.model_config is None else read_config(args.model_config),
+        **{name: getattr(args, name) for name in _SETTINGS},
+    )
+    print(train(config))
+    return 0

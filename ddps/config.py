@@ -1,0 +1,229 @@
+"""What a refiner is, as one strict JSON file: label space, noise schedule, network, inference defaults.
+
+Unknown keys, wrong types and sizes out of bounds are refused before anything is allocated.
+"""
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from .errors import InputError
+
+FORMAT_VERSION = 1
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """Which classes a refiner answers in. `num_classes=None` means any number (the universal model)."""
+
+    num_classes: int | None = None
+    names: tuple[str, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()
+    ignore_index: int = 255
+
+    def validate(self) -> None:
+        if self.num_classes is not None:
+            check_range("labels.num_classes", self.num_classes, 1, 65536)
+        check_range("labels.ignore_index", self.ignore_index, -(2**31), 2**31 - 1)
+        for name, values in (("names", self.names), ("palette", self.palette)):
+            if values and len(values) != self.num_classes:
+                raise InputError(
+                    f"labels.{name} with one entry per class ({self.num_classes})",
+                    f"{len(values)} entries",
+                    f"giving {name} for every class or leaving it empty",
+                )
+        for colour in self.palette:
+            for channel in colour:
+                check_range("labels.palette", channel, 0, 255)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Noise schedule of the forward process (METHOD: linear or cosine; uniform or absorbing kernel)."""
+
+    kind: Literal["linear", "cosine"] = "linear"
+    num_steps: int = 20
+    kernel: Literal["uniform", "absorbing"] = "uniform"
+
+    def validate(self) -> None:
+        check_range("schedule.num_steps", self.num_steps, 2, 4096)
+
+
+@dataclass(frozen=True)
+class LogitsNetwork:
+    """Class-agnostic denoiser conditioned on the image and the segmentor's probabilities.
+
+    Widths are channels per level, at strides 2, 4, 8, ... of the image.
+    """
+
+    conditioning: Literal["logits"] = "logits"
+    image_widths: tuple[int, ...] = (24, 40, 64, 96)
+    slot_widths: tuple[int, ...] = (16, 24, 32, 48)
+    max_slots: int = 8
+
+    def validate(self) -> None:
+        check_range("network.max_slots", self.max_slots, 2, 64)
+        if len(self.image_widths) != len(self.slot_widths) or not 2 <= len(self.slot_widths) <= 6:
+            raise InputError(
+                "network.image_widths and network.slot_widths of one length, 2 to 6",
+                f"{len(self.image_widths)} and {len(self.slot_widths)}",
+                "giving one width per level in both",
+            )
+        for width in self.image_widths + self.slot_widths:
+            check_range("network widths", width, 4, 1024)
+
+    @property
+    def stride(self) -> int:
+        """Side to which an image is padded: the stride of the deepest level, in pixels."""
+        return 2 ** len(self.slot_widths)
+
+
+@dataclass(frozen=True)
+class FeaturesNetwork:
+    """The paper's denoiser: four feature maps fused to one condition, U-Net at stride 4."""
+
+    conditioning: Literal["features"] = "features"
+    in_channels: tuple[int, ...] = (64, 128, 320, 512)
+    channels: int = 256
+    embed_dim: int = 16
+    dim: int = 256
+    dim_mults: tuple[int, ...] = (1, 1, 1)
+    out_dim: int = 256
+    num_classes: int = 151
+    dropout: float = 0.1
+
+    def validate(self) -> None:
+        check_range("network.in_channels", len(self.in_channels), 1, 8)
+        check_range("network.dim_mults", len(self.dim_mults), 1, 8)
+        for name in ("channels", "embed_dim", "dim", "out_dim"):
+            check_range(f"network.{name}", getattr(self, name), 1, 4096)
+        check_range("network.num_classes", self.num_classes, 2, 65536)
+        for width in self.in_channels:
+            check_range("network.in_channels", width, 1, 16384)
+        for multiplier in self.dim_mults:
+            check_range("network.dim_mults", multiplier, 1, 16)
+        check_range("network.dropout", self.dropout, 0, 0.99)
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """Defaults of `refine`; every one of them can be overridden per call.
+
+    `mix` is the share of the refiner in the answer; the rest stays with the segmentor's own probabilities.
+    """
+
+    steps: int = 3
+    sampler: Literal["free", "posterior", "single"] = "free"
+    mix: float = 1.0
+    tile: int = 768
+    overlap: int = 96
+
+    def validate(self) -> None:
+        check_range("inference.steps", self.steps, 1, 4096)
+        check_range("inference.mix", self.mix, 0, 1)
+        check_range("inference.tile", self.tile, 64, 8192)
+        check_range("inference.overlap", self.overlap, 0, self.tile // 2)
+
+
+@dataclass(frozen=True)
+class DDPSConfig:
+    """Everything that `config.json` of a refiner holds."""
+
+    format_version: int = FORMAT_VERSION
+    name: str = ""
+    labels: LabelSpace = field(default_factory=LabelSpace)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    network: LogitsNetwork | FeaturesNetwork = field(default_factory=LogitsNetwork)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+
+    def __post_init__(self) -> None:
+        check_range("format_version", self.format_version, 1, FORMAT_VERSION)
+        for part in (self.labels, self.schedule, self.network, self.inference):
+            part.validate()
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "DDPSConfig":
+        """Parses and checks a config file.
+
+        Raises:
+            InputError: not JSON, a newer format, an unknown or missing key, a wrong type, a value out of bounds.
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError("config.json as JSON", str(error)[:200], "downloading or saving the model again") from None
+        if isinstance(data, dict):
+            version = data.get("format_version")
+            if isinstance(version, int) and not isinstance(version, bool) and version > FORMAT_VERSION:
+                raise InputError(
+                    f"format_version up to {FORMAT_VERSION}", str(version), "upgrading: pip install -U ddps"
+                )
+        return build(cls, data, "config")
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    if (isinstance(value, float) and not math.isfinite(value)) or not low <= value <= high:
+        raise InputError(f"{name} in [{low}, {high}]", str(value)[:60], "a value within these bounds")
+
+
+def build(cls: type[T], data: object, where: str) -> T:
+    """Builds a dataclass from parsed JSON; every key must be known and of the annotated type."""
+    if not isinstance(data, dict):
+        raise InputError(f"{where} as an object", type(data).__name__, "a config.json that ddps wrote")
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(data) - set(hints))
+    if unknown:
+        raise InputError(
+            f"{where} with keys {', '.join(hints)}", f"unknown {', '.join(map(repr, unknown))[:200]}", "removing them"
+        )
+    missing = [key for key in hints if key not in data]
+    if missing:
+        raise InputError(
+            f"{where} with keys {', '.join(hints)}", f"no {', '.join(missing)}", "a config.json that ddps wrote"
+        )
+    return cls(**{key: convert(value, hints[key], f"{where}.{key}") for key, value in data.items()})
+
+
+def convert(value: object, hint: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        options = [a for a in args if a is not type(None)]
+        if dataclasses.is_dataclass(options[0]):
+            return build(_network_class(value, where), value, where)
+        return convert(value, options[0], where)
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(type, hint), value, where)
+    if origin is Literal:
+        if value not in args or isinstance(value, bool):
+            raise InputError(f"{where} to be one of {', '.join(map(repr, args))}", repr(value)[:60], "one of these")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{where} as a list", type(value).__name__, "a config.json that ddps wrote")
+        if args[-1] is Ellipsis:
+            return tuple(convert(v, args[0], f"{where}[{i}]") for i, v in enumerate(value))
+        if len(value) != len(args):
+            raise InputError(f"{where} with {len(args)} entries", str(len(value)), "giving all of them")
+        return tuple(convert(v, a, f"{where}[{i}]") for i, (v, a) in enumerate(zip(value, args, strict=True)))
+    wanted = (int, float) if hint is float else hint
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        raise InputError(f"{where} as {hint.__name__}", f"{type(value).__name__} {value!r}"[:80], "correcting it")
+    return value
+
+
+def _network_class(value: object, where: str) -> type:
+    kinds = {"logits": LogitsNetwork, "features": FeaturesNetwork}
+    kind = value.get("conditioning") if isinstance(value, dict) else None
+    if not isinstance(kind, str) or kind not in kinds:
+        raise InputError(f"{where}.conditioning 'logits' or 'features'", repr(kind)[:60], "one of these")
+    return kinds[kind]

@@ -1,0 +1,428 @@
+"""`DDPSRefiner`: any segmentor's prediction in, a better mask out."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import hub
+from .canvas import Canvas
+from .config import DDPSConfig, FeaturesNetwork, LogitsNetwork
+from .diffusion import samplers
+from .diffusion.schedules import Schedule, make_schedule
+from .errors import InputError
+from .inputs import ImageLike, load_image
+from .models.paper import FeaturesDenoiser
+from .models.slot_unet import BLANK, Condition, Denoised, SlotUNet
+from .outputs import Refinement, convert_container
+from .predictions import AnyKind, Prediction, PredictionLike, load_prediction
+from .progress import Progress
+from .slots import plan_slots, slot_kernel, to_slots
+from .tiling import Tile, plan_tiles
+from .visualize import default_palette
+
+# A tile in which the segmentor is this sure everywhere has nothing to refine.
+SURE = 0.999
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one call refines; see `DDPSRefiner.refine`."""
+
+    steps: int
+    sampler: str
+    seed: int
+    num_samples: int
+    guidance_scale: float
+    tile: int
+    overlap: int
+    mix: float
+    return_trajectory: bool
+    callback: samplers.Callback | None
+
+
+class DDPSRefiner:
+    """Refines the masks of any segmentor by discrete diffusion (DDPS, arXiv 2306.01721).
+
+    Args:
+        config: label space, schedule, network and inference defaults.
+        network: a network that the config describes, with its weights.
+        device: where it runs; None for CUDA if there is one, else the CPU.
+        dtype: torch.float32, or torch.bfloat16 or torch.float16 for autocast.
+        source: where the weights came from, for messages.
+    """
+
+    def __init__(
+        self,
+        config: DDPSConfig,
+        network: nn.Module,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        source: str = "",
+    ):
+        if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            raise InputError("dtype float32, bfloat16 or float16", str(dtype), "torch.float32")
+        self.config, self.dtype, self.source = config, dtype, source
+        self.device = _find_device(device)
+        self.network = network.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.schedule: Schedule = make_schedule(config.schedule.kind, config.schedule.num_steps)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path = "universal",
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> "DDPSRefiner":
+        """Loads a refiner: weights from the package (no network), a folder, or the Hugging Face Hub.
+
+        Args:
+            source: "universal", a folder that `save_pretrained` wrote, or a Hub id "org/name".
+            revision, token, cache_dir, local_files_only: as huggingface_hub understands them.
+            device: None for CUDA if there is one, else the CPU.
+            dtype: see the class.
+
+        Raises:
+            InputError: no such weights, a config out of bounds, tensors that do not fit or are not finite.
+        """
+        config, weights, _ = hub.load_weights(
+            source,
+            build_network,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        network = build_network(config)
+        network.load_state_dict(weights)
+        return cls(config, network, device, dtype, str(source))
+
+    def save_pretrained(self, directory: str | Path, card: str | None = None, half: bool = False) -> Path:
+        """Writes config.json, model.safetensors and a model card (README.md) into a folder; see `hub.save_weights`."""
+        return hub.save_weights(directory, self.config, self.network.state_dict(), card, half=half)
+
+    def push_to_hub(
+        self, repo_id: str, *, token: str | bool | None = None, private: bool | None = None, revision: str | None = None
+    ) -> str:
+        """Uploads config, weights and card to "org/name" and returns the address; see `hub.push`."""
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return hub.push(folder, repo_id, token=token, private=private, revision=revision)
+
+    @torch.inference_mode()
+    def refine(
+        self,
+        image: ImageLike | Sequence[ImageLike],
+        prediction: PredictionLike | Sequence[PredictionLike] | None = None,
+        *,
+        kind: AnyKind = "auto",
+        steps: int | None = None,
+        sampler: str | None = None,
+        seed: int = 0,
+        num_samples: int = 1,
+        guidance_scale: float = 0.0,
+        tile: int | None = None,
+        ignore_index: int = 255,
+        num_classes: int | None = None,
+        features: Sequence[Tensor] | None = None,
+        return_trajectory: bool = False,
+        return_probs: bool = True,
+        progress: bool = False,
+        callback: samplers.Callback | None = None,
+    ) -> Refinement | list[Refinement]:
+        """Refines one prediction, or a list of them.
+
+        Args:
+            image: path, PIL image, uint8 (H, W, 3) or (H, W) numpy, uint8 or [0, 1] float (3, H, W) torch; for a batch a
+                list (sizes may differ) or (B, 3, H, W) torch.
+            prediction: (K, h, w) logits or probabilities at any resolution, K = 1 meaning a sigmoid foreground; an (h, w)
+                label map; a path to .npz, .npy or .png; for a batch a list or (B, K, h, w).
+            kind: what the prediction is; "auto" raises where the values leave it open.
+            steps: passes of the network, 1 to T; None for the model's default.
+            sampler: "free" (the paper's re-noising), "posterior" (the strict scheme) or "single" (one pass).
+            seed: of the noise; the same seed and image give the same result whatever shares the batch.
+            num_samples: chains to average; more make `uncertainty` steadier, at a proportional cost.
+            guidance_scale: g >= 0 of classifier-free guidance, logits·(1+g) - g·logits without the image.
+            tile: side of the tiles in pixels that larger images are cut into; None for the model's default.
+            ignore_index: label of void pixels in label maps; they stay void.
+            num_classes: K of a label map, where its largest id does not tell.
+            features: strides 4 to 32 of the segmentor, (1, C, h, w) each, for models conditioned on features only.
+            return_trajectory: keep the label map after every step.
+            return_probs: False leaves `probs` None.
+            progress: a bar on stderr over tiles and images, on a terminal.
+            callback: called with every `diffusion.samplers.Step`.
+
+        Returns:
+            A Refinement at image size, or a list of them for a batch.
+
+        Raises:
+            InputError: any input that does not fit, in one line.
+        """
+        started = time.perf_counter()
+        settings = self._settings(
+            steps, sampler, seed, num_samples, guidance_scale, tile, return_trajectory, callback
+        )
+        if isinstance(self.config.network, FeaturesNetwork):
+            return self._refine_features(image, features, settings, return_probs, started)
+        if features is not None:
+            raise InputError("a prediction for this model", "features", "a model with network.conditioning=features")
+        if prediction is None:
+            raise InputError("the segmentor's prediction", "None", "logits (K, h, w), or a label map (h, w)")
+        if not _is_batch(image):
+            if isinstance(prediction, Tensor) and prediction.ndim == 4 and len(prediction) == 1:
+                prediction = prediction[0]
+            return self._refine_one(
+                image, prediction, kind, ignore_index, num_classes, settings, return_probs, progress  # type: ignore[arg-type]
+            )
+        images, predictions = list(image), _as_list(prediction)  # type: ignore[arg-type]
+        if len(images) != len(predictions):
+            raise InputError(f"a prediction for each of {len(images)} images", str(len(predictions)), "as many of both")
+        bar = Progress(len(images), "refining", progress)
+        answers = []
+        for one, its in zip(images, predictions, strict=True):
+            answers.append(self._refine_one(one, its, kind, ignore_index, num_classes, settings, return_probs, False))
+            bar.advance()
+        return answers
+
+    def _settings(
+        self,
+        steps: int | None,
+        sampler: str | None,
+        seed: int,
+        num_samples: int,
+        guidance_scale: float,
+        tile: int | None,
+        return_trajectory: bool,
+        callback: samplers.Callback | None,
+    ) -> Settings:
+        defaults = self.config.inference
+        sampler = defaults.sampler if sampler is None else sampler
+        if sampler not in ("free", "posterior", "single"):
+            raise InputError("sampler 'free', 'posterior' or 'single'", repr(sampler), "one of these")
+        steps = min(defaults.steps, self.schedule.num_steps) if steps is None else steps
+        most = self.schedule.num_steps
+        for name, value, low, high in (
+            ("steps", steps, 1, most),
+            ("num_samples", num_samples, 1, 4096),
+            ("guidance_scale", guidance_scale, 0, 100),
+            ("tile", defaults.tile if tile is None else tile, 64, 8192),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise InputError(f"{name} from {low} to {high}", repr(value), "a number within")
+        side = defaults.tile if tile is None else int(tile)
+        overlap = min(defaults.overlap, side // 4)
+        return Settings(
+            int(steps), sampler, int(seed), int(num_samples), float(guidance_scale), side, overlap, defaults.mix,
+            return_trajectory, callback,
+        )  # fmt: skip
+
+    def _refine_one(
+        self,
+        image: ImageLike,
+        prediction: PredictionLike,
+        kind: AnyKind,
+        ignore_index: int,
+        num_classes: int | None,
+        settings: Settings,
+        return_probs: bool,
+        progress: bool,
+    ) -> Refinement:
+        started = time.perf_counter()
+        pixels = load_image(image)
+        wanted = self.config.labels.num_classes if num_classes is None else num_classes
+        known = load_prediction(prediction, (pixels.shape[-2], pixels.shape[-1]), kind, ignore_index, wanted)
+        canvas = Canvas(known, settings.overlap, settings.mix, settings.steps if settings.return_trajectory else 0)
+        tiles = plan_tiles(known.size, settings.tile, settings.overlap)
+        bar = Progress(len(tiles), "tiles", progress)
+        for tile in tiles:
+            self._refine_tile(pixels, known, tile, settings, canvas)
+            bar.advance()
+        labels, uncertainty = canvas.labels()
+        own = known.argmax()
+        void = known.void
+        labels[void] = ignore_index
+        classes = self.config.labels
+        answer = Refinement(
+            labels=labels,
+            probs=canvas.probs() if return_probs else None,
+            uncertainty=uncertainty,
+            changed=(labels != own) & ~void,
+            palette=classes.palette or default_palette(known.num_classes),
+            names=classes.names,
+            trajectory=canvas.trajectory() if settings.return_trajectory else None,
+            seconds=time.perf_counter() - started,
+        )
+        return convert_container(answer, prediction)
+
+    def _refine_tile(self, pixels: Tensor, known: Prediction, tile: Tile, settings: Settings, canvas: Canvas) -> None:
+        assert isinstance(self.network, SlotUNet)
+        network = self.network
+        probs = known.crop(tile.top, tile.left, tile.height, tile.width)
+        peak = probs.amax((1, 2))
+        if float(probs.amax(0).min()) > SURE or int((peak > 0).sum()) < 2:
+            return
+        plan = plan_slots(probs.mean((1, 2)), peak, network.config.max_slots)
+        rows, columns = tile.slices_in(Tile(0, 0, *known.size))
+        image = _pad(pixels[:, rows, columns], network.config.stride)
+        slots = _pad(to_slots(probs, plan), network.config.stride)
+        del probs
+        image, slots = image[None].to(self.device), slots[None].to(self.device)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            condition = network.condition(image.contiguous(memory_format=torch.channels_last), slots)
+            blank = None
+            if settings.guidance_scale:
+                blank = replace(condition, features=network.image_encoder(torch.full_like(image, BLANK)))
+            total: Tensor | None = None
+            for sample in range(settings.num_samples):
+                generator = torch.Generator().manual_seed(_tile_seed(settings.seed, sample, tile))
+                record = canvas.recorder(tile, plan) if sample == 0 else None
+                answer = self._chain(network, condition, blank, settings, generator, record)
+                answer = answer[0, :, : tile.height, : tile.width].float().softmax(0)
+                total = answer if total is None else total + answer
+        assert total is not None
+        canvas.add(tile, plan, total / settings.num_samples)
+
+    def _chain(
+        self,
+        network: SlotUNet,
+        condition: Condition,
+        blank: Condition | None,
+        settings: Settings,
+        generator: torch.Generator,
+        record: samplers.Callback | None,
+    ) -> Tensor:
+        """One run of the sampler; (1, S, H, W) logits."""
+        last: list[Denoised] = []
+
+        def denoiser(mask: Tensor, i: int) -> Tensor:
+            denoised = network.denoise(mask, i, condition)
+            if blank is not None:
+                g, without = settings.guidance_scale, network.denoise(mask, i, blank).logits
+                denoised = replace(denoised, logits=denoised.logits * (1 + g) - g * without)
+            last[:] = [denoised]
+            return denoised.logits
+
+        def callback(step: samplers.Step) -> None:
+            for one in (record, settings.callback):
+                if one is not None:
+                    one(step)
+
+        first = condition.coarse.argmax(1)
+        kernel = slot_kernel(self.config.schedule, condition.slots)
+        if settings.sampler == "single":
+            samplers.single(denoiser, first, kernel, self.schedule, [generator], callback)
+        else:
+            sample = samplers.posterior if settings.sampler == "posterior" else samplers.free
+            sample(denoiser, first, kernel, self.schedule, settings.steps, [generator], callback)
+        return network.finish(last[0], condition)
+
+    def _refine_features(
+        self,
+        image: ImageLike | Sequence[ImageLike],
+        features: Sequence[Tensor] | None,
+        settings: Settings,
+        return_probs: bool,
+        started: float,
+    ) -> Refinement:
+        """The paper's own model: from noise to a mask, conditioned on one image's feature maps."""
+        assert isinstance(self.network, FeaturesDenoiser) and isinstance(self.config.network, FeaturesNetwork)
+        network = self.network
+        if features is None or _is_batch(image):
+            raise InputError(
+                "one image and its features=[stride 4, 8, 16, 32]", "no features, or a batch", "one image at a time"
+            )
+        if settings.guidance_scale or settings.num_samples > 1:
+            raise InputError("guidance_scale=0 and num_samples=1 for features", "other values", "leaving them out")
+        height, width = load_image(image).shape[-2:]  # type: ignore[arg-type]
+        condition = network.condition([f.to(self.device, torch.float32) for f in features])
+        classes = self.config.network.num_classes
+        kernel = slot_kernel(self.config.schedule, classes)
+        trajectory: list[Tensor] = []
+
+        def callback(step: samplers.Step) -> None:
+            if settings.return_trajectory:
+                trajectory.append(_resize(step.logits, height, width)[0].argmax(0).cpu())
+            if settings.callback is not None:
+                settings.callback(step)
+
+        def denoiser(mask: Tensor, i: int) -> Tensor:
+            return network(mask, i, condition)
+
+        generators = [torch.Generator().manual_seed(settings.seed)]
+        shape = (1, condition.shape[-2], condition.shape[-1])
+        place = {"shape": shape, "device": self.device}
+        if settings.sampler == "single":
+            logits = samplers.single(denoiser, None, kernel, self.schedule, generators, callback, **place)  # type: ignore[arg-type]
+        else:
+            sample = samplers.posterior if settings.sampler == "posterior" else samplers.free
+            logits = sample(denoiser, None, kernel, self.schedule, settings.steps, generators, callback, **place)  # type: ignore[arg-type]
+        probs = _resize(logits, height, width)[0].softmax(0).cpu()
+        labels, top = probs.argmax(0), probs.topk(2, 0).values
+        return Refinement(
+            labels=labels,
+            probs=probs if return_probs else None,
+            uncertainty=1 - (top[0] - top[1]),
+            changed=torch.zeros_like(labels, dtype=torch.bool),
+            palette=self.config.labels.palette or default_palette(classes),
+            names=self.config.labels.names,
+            trajectory=list(trajectory) if settings.return_trajectory else None,
+            seconds=time.perf_counter() - started,
+        )
+
+
+def build_network(config: DDPSConfig) -> nn.Module:
+    """The network that a config describes, with random weights."""
+    if isinstance(config.network, LogitsNetwork):
+        return SlotUNet(config.network)
+    return FeaturesDenoiser(config.network, config.schedule)
+
+
+def _find_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError("a device that torch can use here", f"{device} ({error})"[:160], "device='cpu'") from None
+    return found
+
+
+def _is_batch(image: object) -> bool:
+    return isinstance(image, list | tuple) or (isinstance(image, Tensor) and image.ndim == 4)
+
+
+def _as_list(prediction: object) -> list[PredictionLike]:
+    if isinstance(prediction, list | tuple):
+        return list(prediction)
+    if hasattr(prediction, "ndim") and prediction.ndim in (3, 4):
+        return list(prediction)  # type: ignore[call-overload, no-any-return]
+    raise InputError("predictions as a list or (B, K, h, w)", type(prediction).__name__, "one prediction per image")
+
+
+def _tile_seed(seed: int, sample: int, tile: Tile) -> int:
+    """A different, reproducible stream for every chain of every tile."""
+    value = seed % 2**63
+    for part in (sample, tile.top, tile.left):
+        value = (value * 6364136223846793005 + part + 1442695040888963407) % 2**63
+    return value
+
+
+def _pad(values: Tensor, stride: int) -> Tensor:
+    height, width = values.shape[-2:]
+    return F.pad(values[None], (0, -width % stride, 0, -height % stride), mode="replicate")[0]
+
+
+def _resize(logits: Tensor, height: int, width: int) -> Tensor:
+    return F.interpolate(logits.float(), (height, width), mode="bilinear", align_corners=False)

@@ -1,0 +1,100 @@
+"""Any number of classes to the few slots of the class-agnostic network, and back.
+
+A tile rarely shows more than a handful of classes. The candidates (most probability mass) get a slot each; what is
+left over shares one more slot, "other", and keeps the segmentor's own proportions inside it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .config import ScheduleConfig
+from .diffusion.kernels import AbsorbingKernel, Kernel, UniformKernel
+
+# A class with less than this share of a tile's probability, and nowhere likely, is no candidate.
+NEGLIGIBLE_MASS = 2e-4
+NOWHERE_LIKELY = 0.15
+
+
+@dataclass(frozen=True)
+class SlotPlan:
+    """Which classes sit in the slots: slot s shows class `classes[s]`; with `other`, one more slot holds the rest."""
+
+    classes: Tensor  # (C,) int64, by falling mass
+    num_classes: int
+    other: bool
+
+    @property
+    def slots(self) -> int:
+        return len(self.classes) + int(self.other)
+
+
+def plan_slots(mass: Tensor, peak: Tensor, max_slots: int) -> SlotPlan:
+    """Chooses the candidate classes of a tile.
+
+    Args:
+        mass: (K,) mean probability of each class in the tile.
+        peak: (K,) highest probability of each class in the tile.
+        max_slots: the most slots, "other" included, at least 2.
+    """
+    count = len(mass)
+    order = torch.argsort(mass, descending=True, stable=True)
+    wanted = (mass[order] > NEGLIGIBLE_MASS) | (peak[order] > NOWHERE_LIKELY)
+    kept = order[wanted][:max_slots]
+    if len(kept) < 2:
+        kept = order[: min(2, count)]
+    if len(kept) == count:
+        return SlotPlan(kept, count, other=False)
+    return SlotPlan(kept[: max_slots - 1], count, other=True)
+
+
+def to_slots(probs: Tensor, plan: SlotPlan) -> Tensor:
+    """(K, h, w) probabilities to (S, h, w)."""
+    slots = probs[plan.classes]
+    if not plan.other:
+        return slots
+    return torch.cat([slots, (probs.sum(0, keepdim=True) - slots.sum(0, keepdim=True)).clamp(min=0)])
+
+
+def labels_to_slots(labels: Tensor, plan: SlotPlan, ignore_index: int = 255) -> Tensor:
+    """(h, w) int64 class ids to slot indices; void stays `ignore_index`, a class without a slot becomes "other"."""
+    rest = len(plan.classes) if plan.other else ignore_index
+    table = torch.full((plan.num_classes,), rest, dtype=torch.long)
+    table[plan.classes] = torch.arange(len(plan.classes))
+    known = (labels >= 0) & (labels < plan.num_classes)
+    return torch.where(known, table[labels.clamp(0, plan.num_classes - 1)], ignore_index)
+
+
+def from_slots(refined: Tensor, original: Tensor, plan: SlotPlan) -> Tensor:
+    """(S, h, w) refined slot probabilities back to (K, h, w) classes.
+
+    Args:
+        refined: slot probabilities, summing to 1.
+        original: (K, h, w) the segmentor's probabilities, which share out the "other" slot.
+    """
+    answer = torch.zeros_like(original)
+    answer[plan.classes] = refined[: len(plan.classes)].to(original.dtype)
+    if plan.other:
+        rest = original.clone()
+        rest[plan.classes] = 0
+        total = rest.sum(0, keepdim=True)
+        # where nothing is left over, the rest of the classes shares the slot evenly
+        even = torch.ones_like(rest)
+        even[plan.classes] = 0
+        share = torch.where(total > 1e-6, rest / total.clamp(min=1e-6), even / max(1, plan.num_classes - len(plan.classes)))
+        answer += share * refined[-1:].to(original.dtype)
+    return answer
+
+
+def slot_kernel(config: ScheduleConfig, slots: int, valid: Tensor | None = None) -> Kernel:
+    """The noise over slots; uniform noise draws only from an image's own valid slots.
+
+    Args:
+        config: names the kernel.
+        slots: S, padding included; with the absorbing kernel, index S is the masked state and shows in no plane.
+        valid: (B, S) bool, or None when no slot is padding.
+    """
+    if config.kernel == "absorbing":
+        return AbsorbingKernel(slots)
+    return UniformKernel(slots if valid is None else valid.sum(1))

@@ -1,0 +1,59 @@
+"""The state of a training run as one safetensors file, written whole: nothing is ever unpickled."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ..atomic import atomic_write
+from ..errors import InputError
+
+
+def save_state(
+    path: Path, network: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer, facts: dict[str, float]
+) -> None:
+    """Writes weights, their running average, the optimizer's state and a few numbers.
+
+    Everything random in training is a function of (seed, step), so the step is all that a resume needs to know.
+    """
+    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in average.items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
+    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"facts": json.dumps(facts)})
+    with atomic_write(path, overwrite=True) as file:
+        file.write(data)
+
+
+def load_state(
+    path: Path, network: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer
+) -> dict[str, float]:
+    """Restores what `save_state` wrote, in place, and returns the facts.
+
+    Raises:
+        InputError: a damaged file, or one of another network.
+    """
+    try:
+        with safe_open(str(path), "pt") as file:
+            facts: dict[str, float] = json.loads(file.metadata()["facts"])
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+        network.load_state_dict(_part(tensors, "network."))
+        kept = _part(tensors, "average.")
+        for name, value in average.items():
+            value.copy_(kept[name])
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _part(tensors, "optimizer.").items():
+            index, key = name.split(".", 1)
+            state.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    except Exception as error:  # safetensors and load_state_dict raise several kinds
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"a checkpoint of this run in {path}", reason, "another --out folder, or deleting it") from None
+    return facts
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

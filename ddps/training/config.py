@@ -1,0 +1,74 @@
+"""Every setting of a training run, kept as one JSON file in the run's folder."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..config import DDPSConfig, build, check_range
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of `train`.
+
+    Args:
+        data: folders with `train/images`, `train/masks`, optional `val/…` and `classes.json`.
+        predictions: folder with a segmentor's predictions, see `ddps.training.data`; empty means synthetic mistakes only.
+        data_weights: how often each data set is drawn, in any unit; empty means by the square root of its size.
+        steps: optimizer steps; batch_size: crops per step and process; crop: their side in pixels, a multiple of 32.
+        lr, weight_decay, warmup, clip: AdamW with linear warm-up, cosine decay to 0, gradient norm clipped.
+        ema: decay of the weights' running average, which is what is validated and shipped.
+        real_share: share of crops with a real prediction where there is one; the others get synthetic mistakes.
+        own_share: share of steps whose first prediction is the network's own instead of the segmentor's.
+        boundary_weight: extra weight of pixels within 4 px of a true outline; iou_weight: of the soft IoU loss.
+        amp: bfloat16 autocast ("auto": on CUDA, and on CPUs with native bfloat16).
+        validate_every, save_every: steps; validate_images: per data set.
+        workers: loading processes (0: in the training process itself).
+    """
+
+    data: tuple[str, ...]
+    out: str
+    predictions: str = ""
+    data_weights: tuple[float, ...] = ()
+    steps: int = 8000
+    batch_size: int = 8
+    crop: int = 192
+    lr: float = 2e-3
+    weight_decay: float = 0.02
+    warmup: int = 200
+    clip: float = 1.0
+    ema: float = 0.998
+    real_share: float = 0.65
+    own_share: float = 0.25
+    boundary_weight: float = 1.0
+    iou_weight: float = 0.3
+    amp: str = "auto"
+    device: str = "auto"
+    seed: int = 0
+    workers: int = 0
+    validate_every: int = 500
+    validate_images: int = 12
+    save_every: int = 100
+    init: str = ""
+    model: DDPSConfig = field(default_factory=DDPSConfig)
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("steps", 1, 10**8), ("batch_size", 1, 4096), ("crop", 32, 4096), ("lr", 1e-8, 1.0), ("warmup", 0, 10**6),
+            ("weight_decay", 0, 10), ("clip", 1e-6, 1e6), ("ema", 0, 0.99999), ("real_share", 0, 1), ("own_share", 0, 1),
+            ("boundary_weight", 0, 100), ("iou_weight", 0, 100), ("workers", 0, 256), ("validate_every", 1, 10**8),
+            ("validate_images", 0, 10**6), ("save_every", 1, 10**8),
+        ):  # fmt: skip
+            check_range(name, getattr(self, name), low, high)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrainConfig":
+        return build(cls, json.loads(text), "train.json")
+
+    @property
+    def run(self) -> Path:
+        return Path(self.out)

@@ -1,0 +1,249 @@
+"""The training loop: one process, or several under torchrun, on the CPU or CUDA, resumable at every checkpoint."""
+
+import json
+import math
+import os
+import sys
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..atomic import atomic_write
+from ..config import LogitsNetwork
+from ..diffusion.schedules import make_schedule
+from ..errors import InputError
+from ..hub import load_weights, save_weights
+from ..models.slot_unet import SlotUNet
+from .checkpoint import load_state, save_state
+from .config import TrainConfig
+from .data import Batch, CropStream, DataSet, collate, read_data_set
+from .objective import refinement_loss, training_logits
+from .validation import validate
+
+STATE_FILE, CONFIG_FILE, LOG_FILE = "state.safetensors", "train.json", "log.jsonl"
+
+
+def train(config: TrainConfig) -> Path:
+    """Trains a refiner and returns the folder of its best weights, ready for `DDPSRefiner.from_pretrained`.
+
+    The run folder holds `train.json` (all settings), `log.jsonl` (loss and validation figures), `state.safetensors`
+    (resumed from when the same settings are given again), `best/` and `last/`.
+
+    Raises:
+        InputError: unreadable data, or a run folder that another configuration wrote.
+    """
+    world = _join_processes()
+    device = _device(config.device)
+    torch.set_flush_denormal(True)
+    sets, held_out = _read_sets(config)
+    network = _new_network(config).to(device, memory_format=torch.channels_last)
+    run = _Run(config, network, device, world)
+    run.resume()
+    loader = _loader(CropStream(sets, config), config, run.step, world)
+    try:
+        for batch in loader:
+            run.advance(batch)
+            if run.step % config.validate_every == 0 or run.step == config.steps:
+                run.validate(held_out)
+            if run.step % config.save_every == 0 or run.step == config.steps:
+                run.save()
+            if run.step >= config.steps:
+                break
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    return run.folder / "best"
+
+
+class _Run:
+    def __init__(self, config: TrainConfig, network: SlotUNet, device: torch.device, world: int):
+        self.config, self.network, self.device, self.world = config, network, device, world
+        self.folder = config.run
+        self.rank = dist.get_rank() if world > 1 else 0
+        self.schedule = make_schedule(config.model.schedule.kind, config.model.schedule.num_steps)
+        decay, no_decay = [], []
+        for parameter in network.parameters():
+            (decay if parameter.ndim > 1 else no_decay).append(parameter)
+        groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": no_decay, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
+        self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
+        self.step, self.best, self.loss = 0, -math.inf, 0.0
+        self.started = time.monotonic()
+
+    def resume(self) -> None:
+        path = self.folder / CONFIG_FILE
+        if path.is_file() and path.read_text() != self.config.to_json():
+            raise InputError(f"the settings that {path} holds", "other settings", "another --out folder for a new run")
+        if self.rank == 0 and not path.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path, overwrite=True) as file:
+                file.write(self.config.to_json().encode())
+        if (self.folder / STATE_FILE).is_file():
+            facts = load_state(self.folder / STATE_FILE, self.network, self.average, self.optimizer)
+            self.step, self.best, self.loss = int(facts["step"]), facts["best"], facts["loss"]
+            self._say(f"resumed at step {self.step}")
+
+    def advance(self, batch: Batch) -> None:
+        config, step = self.config, self.step
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        generator = torch.Generator().manual_seed((config.seed * 1_000_003 + step * self.world + self.rank) % 2**63)
+        self.network.train()
+        on_device = Batch(**{k: v.to(self.device, non_blocking=True) for k, v in vars(batch).items()})
+        with autocast(config.amp, self.device):
+            logits = training_logits(self.network, on_device, self.schedule, config, generator)
+        loss = refinement_loss(logits, on_device, config)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.world > 1:
+            _average_gradients(self.network, self.world)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        # a single overflow must not poison the weights
+        if bool(torch.isfinite(norm)):
+            self.optimizer.step()
+        self.step += 1
+        self._update_average()
+        value = float(loss.detach())
+        self.loss = value if self.step == 1 else 0.99 * self.loss + 0.01 * value
+        if self.rank == 0 and self.step % 20 == 0:
+            self._log({"step": self.step, "loss": round(self.loss, 5), "seconds": round(time.monotonic() - self.started)})
+            self._progress()
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        for name, value in self.network.state_dict().items():
+            if value.dtype.is_floating_point:
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name].copy_(value)
+
+    def validate(self, held_out: list[DataSet]) -> None:
+        if self.rank == 0:
+            report = validate(self.average, held_out, self.config, self.device)
+            save_weights(self.folder / "last", self.config.model, self.average)
+            score = sum(r["gain"] for r in report) / len(report) if report else float(self.step)
+            if score > self.best:
+                self.best = score
+                save_weights(self.folder / "best", self.config.model, self.average)
+            self._log({"step": self.step, "validation": report})
+            for row in report:
+                self._say(
+                    f"step {self.step} {row['set']}: mIoU {row['base_miou']:.2f} -> {row['miou']:.2f}, "
+                    f"mBIoU {row['base_mbiou']:.2f} -> {row['mbiou']:.2f}"
+                )
+        if self.world > 1:
+            dist.barrier()
+
+    def save(self) -> None:
+        if self.rank == 0:
+            facts = {"step": self.step, "best": self.best, "loss": self.loss}
+            save_state(self.folder / STATE_FILE, self.network, self.average, self.optimizer, facts)
+
+    def _log(self, row: dict[str, object]) -> None:
+        with (self.folder / LOG_FILE).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _say(self, text: str) -> None:
+        if self.rank == 0:
+            print(("\r" if sys.stderr.isatty() else "") + text, file=sys.stderr, flush=True)
+
+    def _progress(self) -> None:
+        if sys.stderr.isatty():
+            part = self.step / self.config.steps
+            bar = "#" * int(30 * part) + "." * (30 - int(30 * part))
+            print(f"\r[{bar}] {self.step}/{self.config.steps} loss {self.loss:.4f} ", end="", file=sys.stderr, flush=True)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear warm-up, then half a cosine down to 0 at the last step."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    part = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
+
+
+def autocast(amp: str, device: torch.device) -> AbstractContextManager[None]:
+    """bfloat16 where it is native ("auto"), always ("bf16") or never ("off")."""
+    if amp not in ("auto", "bf16", "off"):
+        raise InputError("amp 'auto', 'bf16' or 'off'", repr(amp), "one of these")
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
+    enabled = amp == "bf16" or (amp == "auto" and native)
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)  # type: ignore[no-any-return]
+
+
+def _cpu_has_bf16() -> bool:
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported()) if supported is not None else False
+
+
+def _join_processes() -> int:
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1:
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return world
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise InputError("a torch device", repr(name), "cpu or cuda:0") from None
+
+
+def _read_sets(config: TrainConfig) -> tuple[list[DataSet], list[DataSet]]:
+    root = Path(config.predictions) if config.predictions else None
+    several = len(config.data) > 1
+    folders = [Path(d) for d in config.data]
+    sets = [read_data_set(f, "train", root, several) for f in folders]
+    held_out = [read_data_set(f, "val", root, several) for f in folders if (f / "val" / "images").is_dir()]
+    return sets, held_out
+
+
+def _new_network(config: TrainConfig) -> SlotUNet:
+    if not isinstance(config.model.network, LogitsNetwork):
+        raise InputError("a network conditioned on logits", config.model.network.conditioning, "network.conditioning=logits")
+    torch.manual_seed(config.seed)
+    network = SlotUNet(config.model.network)
+    if config.init:
+        found, weights, _ = load_weights(config.init, lambda c: SlotUNet(c.network))  # type: ignore[arg-type]
+        if found.network != config.model.network:
+            raise InputError(f"the network of {config.init}", "other widths", "leaving the network's settings out")
+        network.load_state_dict(weights)
+    return network
+
+
+def _loader(stream: CropStream, config: TrainConfig, start: int, world: int) -> torch.utils.data.DataLoader[Batch]:
+    rank = dist.get_rank() if world > 1 else 0
+
+    def indices() -> "list[list[int]]":
+        def of(step: int) -> list[int]:
+            first = (step * world + rank) * config.batch_size
+            return list(range(first, first + config.batch_size))
+
+        return [of(step) for step in range(start, config.steps)]
+
+    return torch.utils.data.DataLoader(
+        stream,
+        batch_sampler=indices(),
+        collate_fn=collate,
+        num_workers=config.workers,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _average_gradients(network: nn.Module, world: int) -> None:
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    flat: Tensor = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    flat /= world
+    offset = 0
+    for gradient in gradients:
+        gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
+        offset += gradient.numel()

@@ -1,0 +1,81 @@
+"""Diffusion on first prediction: the noised object is a segmentor's answer, the target is the truth.
+
+Source: DDPS, arXiv 2306.01721, section 3.3. The first prediction of a plug-in refiner is the segmentor's own.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..diffusion.kernels import Kernel
+from ..diffusion.schedules import Schedule
+from ..models.slot_unet import Condition, SlotUNet
+from ..slots import slot_kernel
+from .config import TrainConfig
+from .data import IGNORE, Batch
+
+OUTLINE_RADIUS = 4
+
+
+def outline_weight(target: Tensor, extra: float) -> Tensor:
+    """(B, H, W) 1, plus `extra` within 4 px of a true outline; 0 on void."""
+    labels = target.masked_fill(target == IGNORE, 0)[:, None].float()
+    side = 2 * OUTLINE_RADIUS + 1
+    high = F.max_pool2d(labels, side, 1, OUTLINE_RADIUS)
+    low = -F.max_pool2d(-labels, side, 1, OUTLINE_RADIUS)
+    return ((high != low).float()[:, 0] * extra + 1) * (target != IGNORE)
+
+
+def soft_iou_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """1 - soft intersection over union, averaged over the slots that the truth of a crop holds."""
+    known = (target != IGNORE)[:, None]
+    probs = logits.softmax(1) * known
+    truth = F.one_hot(target.masked_fill(target == IGNORE, 0), logits.shape[1]).permute(0, 3, 1, 2) * known
+    overlap = (probs * truth).sum((2, 3))
+    union = (probs + truth - probs * truth).sum((2, 3))
+    held = (truth.sum((2, 3)) > 0) & valid
+    return ((1 - (overlap + 1) / (union + 1)) * held).sum() / held.sum().clamp(min=1)
+
+
+def refinement_loss(logits: Tensor, batch: Batch, config: TrainConfig) -> Tensor:
+    """Cross-entropy with outlines weighted up, plus the soft IoU loss."""
+    weight = outline_weight(batch.target, config.boundary_weight)
+    cross_entropy = F.cross_entropy(logits, batch.target, ignore_index=IGNORE, reduction="none")
+    loss = (cross_entropy * weight).sum() / weight.sum().clamp(min=1)
+    if config.iou_weight:
+        loss = loss + config.iou_weight * soft_iou_loss(logits, batch.target, batch.valid)
+    return loss
+
+
+def training_logits(
+    network: SlotUNet, batch: Batch, schedule: Schedule, config: TrainConfig, generator: torch.Generator
+) -> Tensor:
+    """One denoising pass at a random network time i per image.
+
+    Returns:
+        (B, S, H, W) float32 logits at image scale.
+    """
+    valid = None if bool(batch.valid.all()) else batch.valid
+    condition = network.condition(batch.image, batch.probs, valid)
+    kernel = slot_kernel(config.model.schedule, batch.probs.shape[1], valid)
+    prediction = condition.coarse.argmax(1)
+    if torch.rand((), generator=generator).item() < config.own_share:
+        prediction = _own_prediction(network, condition, kernel, prediction.shape)
+    last = schedule.num_steps - 1
+    times = torch.randint(last + 1, (len(prediction),), generator=generator)
+    seeds = torch.randint(2**62, (len(prediction),), generator=generator).tolist()
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    mask = kernel.sample(prediction, schedule.alpha_bar[last - times].float().to(prediction.device), generators)
+    return network(mask, times.to(mask.device), condition).float()
+
+
+@torch.no_grad()
+def _own_prediction(
+    network: SlotUNet, condition: Condition, kernel: Kernel, shape: torch.Size
+) -> Tensor:
+    was_training = network.training
+    network.eval()
+    noise = kernel.prior((shape[0], shape[1], shape[2]), None, condition.coarse.device)
+    prediction = network.denoise(noise, 0, condition).logits.argmax(1)
+    network.train(was_training)
+    return prediction
