@@ -1,7 +1,7 @@
 """Refined tiles put together to one answer.
 
-Nowhere does an image's (K, H, W) lie in memory unless it is asked for: a tile keeps its few slots in half precision, and
-classes are put together window by window.
+Nowhere does an image's (K, H, W) lie in memory unless it is asked for: a tile keeps its few slots in half
+precision, and classes are put together window by window.
 """
 
 from collections.abc import Iterator
@@ -56,9 +56,11 @@ class Canvas:
             if shared is None:
                 continue
             inside, here = shared.slices_in(piece.tile), shared.slices_in(window)
-            refined = from_slots(piece.probs[:, *inside].float(), original[:, *here], piece.plan)
+            rows, columns = here
+            slots = piece.probs[:, inside[0], inside[1]].float()
+            refined = from_slots(slots, original[:, rows, columns], piece.plan)
             weight = blend_window(piece.tile, self.prediction.size, self.overlap)[inside]
-            total[:, *here] += refined * weight
+            total[:, rows, columns] += refined * weight
             weights[here] += weight
         # a pixel that no tile refined keeps the segmentor's answer
         share = torch.where(weights > 0, self.mix, 0.0)

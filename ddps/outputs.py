@@ -1,8 +1,9 @@
 """What `refine` gives back."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,7 +27,7 @@ class Refinement:
 
     Attributes:
         labels: (H, W) int64, class of every pixel at image size.
-        probs: (K, H, W) float32, sums to 1 at every pixel; None with `return_probs=False`.
+        probs_source: the probabilities, or what computes them when `probs` is first asked for, or None.
         uncertainty: (H, W) float32 in [0, 1], 0 where the answer is sure.
         changed: (H, W) bool, where `labels` differs from the segmentor's own answer.
         palette: colour of every class.
@@ -36,13 +37,21 @@ class Refinement:
     """
 
     labels: Array
-    probs: Array | None
+    probs_source: Array | Callable[[], Array] | None
     uncertainty: Array
     changed: Array
     palette: visualize.Palette
     names: tuple[str, ...] = ()
     trajectory: Sequence[Array] | None = None
     seconds: float = 0.0
+
+    @cached_property
+    def probs(self) -> Array | None:
+        """(K, H, W) float32, sums to 1 at every pixel; None with `return_probs=False`.
+
+        Put together on first use: 150 classes at 3840 x 2160 take 5 GB.
+        """
+        return self.probs_source() if callable(self.probs_source) else self.probs_source
 
     def to_pil(self) -> Image.Image:
         """The mask: mode P with the palette up to 256 classes, 16-bit grey (I;16) above. Pixel values are class ids."""
@@ -113,10 +122,16 @@ def convert_container(refinement: Refinement, like: object) -> Refinement:
             return _numpy(array)
         return (array if isinstance(array, Tensor) else torch.from_numpy(array)).to(device)
 
+    def convert_source() -> Array | Callable[[], Array] | None:
+        source = refinement.probs_source
+        if source is None or isinstance(source, np.ndarray | Tensor):
+            return source if source is None else convert(source)
+        return lambda: convert(source())
+
     return replace(
         refinement,
         labels=convert(refinement.labels),
-        probs=None if refinement.probs is None else convert(refinement.probs),
+        probs_source=convert_source(),
         uncertainty=convert(refinement.uncertainty),
         changed=convert(refinement.changed),
         trajectory=None if refinement.trajectory is None else [convert(step) for step in refinement.trajectory],

@@ -229,10 +229,11 @@ def read_prediction_file(path: str | os.PathLike[str]) -> tuple[np.ndarray, AnyK
     if suffix not in (".npz", ".npy"):
         raise InputError("a prediction file .npz, .npy or .png", name, "saving it as one of these")
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content, "auto"
-        with content:
+        # Opened here: given a path, np.load leaves the file open when the archive is damaged.
+        with open(path, "rb") as file:
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return content, "auto"
             for key in get_args(Kind):
                 if key in content.files:
                     return content[key], key

@@ -29,4 +29,6 @@ class Progress:
         left = (now - self.started) / self.done * (self.total - self.done)
         end = "\n" if self.done == self.total else ""
         bar = "#" * filled + "." * (30 - filled)
-        print(f"\r{self.label} [{bar}] {self.done}/{self.total}, {left:.0f} s left ", end=end, file=sys.stderr, flush=True)
+        print(
+            f"\r{self.label} [{bar}] {self.done}/{self.total}, {left:.0f} s left ", end=end, file=sys.stderr, flush=True
+        )

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from .diffusion.schedules import Schedule, make_schedule
 from .errors import InputError
 from .inputs import ImageLike, load_image
 from .models.paper import FeaturesDenoiser
-from .models.slot_unet import BLANK, Condition, Denoised, SlotUNet
+from .models.slot_unet import BLANK, Condition, Denoised, SlotUNet, channels_last
 from .outputs import Refinement, convert_container
 from .predictions import AnyKind, Prediction, PredictionLike, load_prediction
 from .progress import Progress
@@ -68,7 +69,7 @@ class DDPSRefiner:
             raise InputError("dtype float32, bfloat16 or float16", str(dtype), "torch.float32")
         self.config, self.dtype, self.source = config, dtype, source
         self.device = _find_device(device)
-        self.network = network.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.network = channels_last(network.to(self.device)).eval().requires_grad_(False)
         self.schedule: Schedule = make_schedule(config.schedule.kind, config.schedule.num_steps)
 
     @classmethod
@@ -144,10 +145,10 @@ class DDPSRefiner:
         """Refines one prediction, or a list of them.
 
         Args:
-            image: path, PIL image, uint8 (H, W, 3) or (H, W) numpy, uint8 or [0, 1] float (3, H, W) torch; for a batch a
-                list (sizes may differ) or (B, 3, H, W) torch.
-            prediction: (K, h, w) logits or probabilities at any resolution, K = 1 meaning a sigmoid foreground; an (h, w)
-                label map; a path to .npz, .npy or .png; for a batch a list or (B, K, h, w).
+            image: path, PIL image, uint8 (H, W, 3) or (H, W) numpy, uint8 or [0, 1] float (3, H, W) torch; for a batch
+                a list (sizes may differ) or (B, 3, H, W) torch.
+            prediction: (K, h, w) logits or probabilities at any resolution, K = 1 meaning a sigmoid foreground; an
+                (h, w) label map; a path to .npz, .npy or .png; for a batch a list or (B, K, h, w).
             kind: what the prediction is; "auto" raises where the values leave it open.
             steps: passes of the network, 1 to T; None for the model's default.
             sampler: "free" (the paper's re-noising), "posterior" (the strict scheme) or "single" (one pass).
@@ -170,9 +171,7 @@ class DDPSRefiner:
             InputError: any input that does not fit, in one line.
         """
         started = time.perf_counter()
-        settings = self._settings(
-            steps, sampler, seed, num_samples, guidance_scale, tile, return_trajectory, callback
-        )
+        settings = self._settings(steps, sampler, seed, num_samples, guidance_scale, tile, return_trajectory, callback)
         if isinstance(self.config.network, FeaturesNetwork):
             return self._refine_features(image, features, settings, return_probs, started)
         if features is not None:
@@ -182,10 +181,11 @@ class DDPSRefiner:
         if not _is_batch(image):
             if isinstance(prediction, Tensor) and prediction.ndim == 4 and len(prediction) == 1:
                 prediction = prediction[0]
+            image, prediction = cast(ImageLike, image), cast(PredictionLike, prediction)
             return self._refine_one(
-                image, prediction, kind, ignore_index, num_classes, settings, return_probs, progress  # type: ignore[arg-type]
+                image, prediction, kind, ignore_index, num_classes, settings, return_probs, progress
             )
-        images, predictions = list(image), _as_list(prediction)  # type: ignore[arg-type]
+        images, predictions = list(cast(Sequence[ImageLike], image)), _as_list(prediction)
         if len(images) != len(predictions):
             raise InputError(f"a prediction for each of {len(images)} images", str(len(predictions)), "as many of both")
         bar = Progress(len(images), "refining", progress)
@@ -255,7 +255,7 @@ class DDPSRefiner:
         classes = self.config.labels
         answer = Refinement(
             labels=labels,
-            probs=canvas.probs() if return_probs else None,
+            probs_source=canvas.probs if return_probs else None,
             uncertainty=uncertainty,
             changed=(labels != own) & ~void,
             palette=classes.palette or default_palette(known.num_classes),
@@ -371,7 +371,7 @@ class DDPSRefiner:
         labels, top = probs.argmax(0), probs.topk(2, 0).values
         return Refinement(
             labels=labels,
-            probs=probs if return_probs else None,
+            probs_source=probs if return_probs else None,
             uncertainty=1 - (top[0] - top[1]),
             changed=torch.zeros_like(labels, dtype=torch.bool),
             palette=self.config.labels.palette or default_palette(classes),
@@ -407,7 +407,7 @@ def _as_list(prediction: object) -> list[PredictionLike]:
     if isinstance(prediction, list | tuple):
         return list(prediction)
     if hasattr(prediction, "ndim") and prediction.ndim in (3, 4):
-        return list(prediction)  # type: ignore[call-overload, no-any-return]
+        return list(prediction)  # type: ignore[call-overload]
     raise InputError("predictions as a list or (B, K, h, w)", type(prediction).__name__, "one prediction per image")
 
 

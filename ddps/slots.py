@@ -82,7 +82,9 @@ def from_slots(refined: Tensor, original: Tensor, plan: SlotPlan) -> Tensor:
         # where nothing is left over, the rest of the classes shares the slot evenly
         even = torch.ones_like(rest)
         even[plan.classes] = 0
-        share = torch.where(total > 1e-6, rest / total.clamp(min=1e-6), even / max(1, plan.num_classes - len(plan.classes)))
+        share = torch.where(
+            total > 1e-6, rest / total.clamp(min=1e-6), even / max(1, plan.num_classes - len(plan.classes))
+        )
         answer += share * refined[-1:].to(original.dtype)
     return answer
 

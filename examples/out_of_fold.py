@@ -17,6 +17,7 @@ import argparse
 import json
 import random
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,7 @@ class UNet(nn.Module):
     def __init__(self, classes: int, widths: tuple[int, ...] = (24, 48, 96, 128)):
         super().__init__()
         self.stem = unit(3, widths[0], 2)
-        self.down = nn.ModuleList(
-            nn.Sequential(unit(a, b, 2), unit(b, b)) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.down = nn.ModuleList(nn.Sequential(unit(a, b, 2), unit(b, b)) for a, b in pairwise(widths))
         self.deep = nn.Sequential(unit(widths[-1], widths[-1], 2), unit(widths[-1], widths[-1], 1, 2))
         self.up = nn.ModuleList(
             unit(a + b, b) for a, b in zip((widths[-1], *reversed(widths[1:])), reversed(widths), strict=True)

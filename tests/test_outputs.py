@@ -18,7 +18,7 @@ def refinement(num_classes=5, height=6, width=9, container="torch"):
     labels = probs.argmax(0)
     result = Refinement(
         labels=labels,
-        probs=probs,
+        probs_source=probs,
         uncertainty=1 - probs.amax(0),
         changed=labels == 1,
         palette=default_palette(num_classes),
@@ -49,7 +49,7 @@ class TestContainer:
         assert all(getattr(result, name).device.type == "meta" for name in ARRAYS)
 
     def test_what_is_left_out_stays_out(self):
-        bare = dataclasses.replace(refinement(), probs=None, trajectory=None)
+        bare = dataclasses.replace(refinement(), probs_source=None, trajectory=None)
         result = convert_container(bare, np.zeros(1))
         assert result.probs is None and result.trajectory is None
         assert result.names == bare.names and result.palette == bare.palette and result.seconds == 0.5
@@ -80,7 +80,7 @@ class TestSave:
         np.testing.assert_allclose(again.probs(), np.asarray(result.probs), atol=1e-6)
 
     def test_npz_without_probabilities(self, tmp_path, container):
-        dataclasses.replace(refinement(container=container), probs=None).save(tmp_path / "mask.npz")
+        dataclasses.replace(refinement(container=container), probs_source=None).save(tmp_path / "mask.npz")
         assert load_prediction(tmp_path / "mask.npz", (6, 9)).kind == "labels"
 
     def test_existing_files_and_other_types_are_refused(self, tmp_path, container):
@@ -99,7 +99,7 @@ class TestSave:
 
 def test_masks_with_more_than_256_classes_are_16_bit(tmp_path):
     labels = torch.tensor([[0, 255, 256, 299]])
-    result = dataclasses.replace(refinement(), labels=labels, probs=None, palette=default_palette(300))
+    result = dataclasses.replace(refinement(), labels=labels, probs_source=None, palette=default_palette(300))
     assert result.to_pil().mode == "I;16"
     result.save(tmp_path / "mask.png")
     assert load_prediction(tmp_path / "mask.png", (1, 4), ignore_index=-1).argmax().tolist() == labels.tolist()

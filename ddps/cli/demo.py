@@ -63,15 +63,15 @@ def run(args: argparse.Namespace) -> int:
     photos = {name: find_photo(read_mask_outlines("rough", name).image) for name in PHOTOS}
     if folder.exists() and not folder.is_dir():
         raise InputError("a folder for the pictures", f"the file {str(folder)!r}", "another name")
-    folder.mkdir(parents=True, exist_ok=True)
     pictures = [folder / f"{name}.png" for name in PHOTOS]
     for path in (*pictures, folder / SHEET):
-        check_new(path, overwrite)
+        check_new(path, overwrite, make_folder=True)
     refiner = load_refiner(args)
     bar, results = Progress(len(photos), "refining"), []
     for name, path in photos.items():
         results.append(refine_photo(refiner, name, path))
         bar.advance()
+    folder.mkdir(parents=True, exist_ok=True)
     for path, result in zip(pictures, results, strict=True):
         write_picture(draw(result, 480), path, overwrite)
     write_picture(stack([draw(result, 240) for result in results]), folder / SHEET, overwrite)

@@ -15,7 +15,7 @@ from ..metrics import SegmentationMetrics
 from ..predictions import AnyKind, load_prediction, read_prediction_file
 from ..progress import Progress
 from ..refiner import DDPSRefiner
-from .options import add_refine_options, at_least, load_refiner, refine_one
+from .options import add_refine_options, load_refiner, refine_one, whole
 from .pairs import IMAGE_SUFFIXES, MASK_SUFFIXES, PREDICTION_SUFFIXES, check_partners, files_by_stem, name_item
 from .report import check_new, percent, table, to_json, write_text
 
@@ -51,7 +51,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="DIR", help=what)
     parser.add_argument("--classes", type=Path, metavar="FILE", help="JSON with num_classes, classes and ignore_index")
     add_refine_options(parser)
-    parser.add_argument("--limit", type=at_least(1), metavar="N", help="measure the first N predictions only")
+    parser.add_argument("--limit", type=whole(1, 10**9), metavar="N", help="measure the first N predictions only")
     parser.add_argument("--per-image", type=Path, metavar="FILE", help="also write every image's figures, as JSON")
     parser.add_argument("--overwrite", action="store_true", help="replace the file of --per-image")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import get_args
 
+from ..config import FeaturesNetwork
+from ..errors import InputError
 from ..inputs import ImageLike
 from ..outputs import Refinement
 from ..predictions import AnyKind, PredictionLike
@@ -23,36 +25,48 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def add_refine_options(parser: argparse.ArgumentParser) -> None:
     """What `DDPSRefiner.refine` takes; what is not given stays the model's default."""
     add_model_options(parser)
-    parser.add_argument("--steps", type=at_least(1), metavar="N", help="denoising steps")
+    parser.add_argument("--steps", type=whole(1, 4096), metavar="N", help="denoising steps")
     parser.add_argument("--sampler", choices=SAMPLERS, help="how steps follow one another")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
     parser.add_argument(
-        "--num-samples", type=at_least(1), default=1, metavar="N", help="chains to average per image (default: 1)"
+        "--num-samples", type=whole(1, 4096), default=1, metavar="N", help="chains to average per image (default: 1)"
     )
-    parser.add_argument("--tile", type=at_least(1), metavar="PX", help="side of a tile, for large images")
+    parser.add_argument("--tile", type=whole(64, 8192), metavar="PX", help="side of a tile, for large images")
     parser.add_argument(
         "--kind", choices=get_args(AnyKind), default="auto", help="what predictions are, where their file does not say"
     )
 
 
-def at_least(low: int) -> Callable[[str], int]:
-    """An argparse type: a whole number from `low` on."""
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """An argparse type: a whole number from `low` to `high`."""
 
-    def whole(text: str) -> int:
+    def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = low - 1
-        if value < low:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {low} on, got {text!r}")
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {text!r}")
         return value
 
-    return whole
+    return parse
 
 
 def load_refiner(args: argparse.Namespace) -> DDPSRefiner:
-    """The refiner of `add_model_options`."""
-    return DDPSRefiner.from_pretrained(args.model, device=args.device)
+    """The refiner of `add_model_options`; what no image could be refined with ends here, before the first one.
+
+    Raises:
+        InputError: no such weights or device, more steps than the weights know, or weights that need features.
+    """
+    refiner = DDPSRefiner.from_pretrained(args.model, device=args.device)
+    if isinstance(refiner.config.network, FeaturesNetwork):
+        raise InputError(
+            "weights that refine predictions", f"{args.model}, which needs a segmentor's features", "others"
+        )
+    steps, most = getattr(args, "steps", None), refiner.schedule.num_steps
+    if steps is not None and steps > most:
+        raise InputError(f"--steps from 1 to {most}, as {args.model} was trained", str(steps), "fewer")
+    return refiner
 
 
 def refine_one(

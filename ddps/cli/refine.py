@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     _check_inputs_stay(jobs)
     todo = [job for job in jobs if not (args.resume and all(path.exists() for path in job.outputs))]
     if not args.resume:
-        _check_outputs(todo, args.overwrite)
+        _check_outputs(todo, args.overwrite, make_folder=folders)
     results, failed = _refine_all(todo, args, stop_at_error=not folders) if todo else ([], [])
     report = {
         "refined": len(results),
@@ -87,6 +87,8 @@ def _plan_pair(args: argparse.Namespace) -> list[Job]:
     mask = args.output / f"{args.image.stem}.{args.format}" if args.output.is_dir() else args.output
     if mask.suffix.lower() not in (".png", ".npz"):
         raise InputError("an output ending in .png or .npz", repr(str(mask)), "one of these, or a folder that exists")
+    if args.overlay is not None:
+        check_picture(args.overlay)
     return [Job(args.image, args.prediction, mask, args.overlay)]
 
 
@@ -95,10 +97,8 @@ def _plan_folders(args: argparse.Namespace) -> tuple[list[Job], int]:
     predictions = files_by_stem(args.prediction, PREDICTION_SUFFIXES, "predictions")
     check_partners(predictions, images, "an image")
     for folder in (args.output, args.overlay):
-        if folder is not None:
-            if folder.exists() and not folder.is_dir():
-                raise InputError("a folder as output for a folder", f"the file {str(folder)!r}", "another name")
-            folder.mkdir(parents=True, exist_ok=True)
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise InputError("a folder as output for a folder", f"the file {str(folder)!r}", "another name")
     jobs = [
         Job(
             images[stem],
@@ -121,16 +121,14 @@ def _check_inputs_stay(jobs: list[Job]) -> None:
         raise InputError("one place for every output", f"{str(outputs[0])!r} twice", "another place for the overlays")
 
 
-def _check_outputs(jobs: list[Job], overwrite: bool) -> None:
+def _check_outputs(jobs: list[Job], overwrite: bool, make_folder: bool) -> None:
     existing = [path for job in jobs for path in job.outputs if path.exists()]
     if len(existing) > 1 and not overwrite:
         got = f"{len(existing)} that do, such as {str(existing[0])!r}"
         raise InputError("outputs that do not exist yet", got, "--resume, --overwrite, or another folder")
     for job in jobs:
-        if job.overlay is not None:
-            check_picture(job.overlay)
         for path in job.outputs:
-            check_new(path, overwrite)
+            check_new(path, overwrite, make_folder)
 
 
 def _refine_all(
@@ -138,6 +136,9 @@ def _refine_all(
 ) -> tuple[list[tuple[float, float]], list[tuple[str, str]]]:
     """Share of changed pixels in percent and seconds of every job that worked; name and error of the others."""
     refiner = load_refiner(args)
+    if not stop_at_error:
+        for folder in {path.parent for path in jobs[0].outputs}:
+            folder.mkdir(parents=True, exist_ok=True)
     results, failed = [], []
     bar = Progress(len(jobs), "refining")
     for job in jobs:

@@ -41,13 +41,18 @@ def percent(value: float, signed: bool = False) -> str:
     return f"{value:+.2f}" if signed else f"{value:.2f}"
 
 
-def check_new(path: Path, overwrite: bool) -> None:
-    """Refuses a file that exists, or whose folder does not, before any work goes into it.
+def check_new(path: Path, overwrite: bool, make_folder: bool = False) -> None:
+    """Refuses an output that exists, or that cannot be, before any work goes into it.
+
+    Args:
+        path: the file to write.
+        overwrite: whether it may exist.
+        make_folder: whether its folder will be made, and so may be missing.
 
     Raises:
         InputError: as said.
     """
-    if not path.parent.is_dir():
+    if not path.parent.is_dir() and not make_folder:
         hint = f"creating {str(path.parent)!r} first"
         raise InputError("an output in an existing folder", repr(str(path)), hint)
     if path.is_dir():

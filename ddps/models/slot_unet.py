@@ -10,6 +10,7 @@ predicts a change of the segmentor's log-probabilities: untrained, it returns th
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from ..config import LogitsNetwork
 
+T = TypeVar("T", bound=nn.Module)
 TIME_CHANNELS = 64
 PROBABILITY_FLOOR = 1e-4
 # grey level of the image that stands for "no image" in classifier-free guidance
@@ -175,9 +177,8 @@ class SlotUNet(nn.Module):
     def _start_as_identity(self) -> None:
         for head in (self.change, self.trust, self.upsample, self.detail):
             nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
-        with torch.no_grad():
-            self.upsample.bias.copy_(bilinear_log_weights().flatten())
+            head.bias = nn.Parameter(torch.zeros(head.out_channels))
+        self.upsample.bias = nn.Parameter(bilinear_log_weights().flatten())
 
     def condition(self, image: Tensor, probs: Tensor, valid: Tensor | None = None) -> Condition:
         """Computes once what does not change between steps.
@@ -239,6 +240,14 @@ class SlotUNet(nn.Module):
         detail = condition.log_probs - F.interpolate(base, scale_factor=2.0, mode="bilinear", align_corners=False)
         share = F.pixel_shuffle(1 + self.detail(denoised.shared).float(), 2)
         return hide_padding(convex_upsample(denoised.logits, weights) + share * detail, condition)
+
+
+def channels_last(network: T) -> T:
+    """The network with its convolution weights laid out as CPUs and tensor cores like them, in place."""
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
 
 
 def hide_padding(logits: Tensor, condition: Condition) -> Tensor:

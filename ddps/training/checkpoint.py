@@ -13,7 +13,11 @@ from ..errors import InputError
 
 
 def save_state(
-    path: Path, network: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer, facts: dict[str, float]
+    path: Path,
+    network: nn.Module,
+    average: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    facts: dict[str, float],
 ) -> None:
     """Writes weights, their running average, the optimizer's state and a few numbers.
 
@@ -51,7 +55,9 @@ def load_state(
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     except Exception as error:  # safetensors and load_state_dict raise several kinds
         reason = " ".join(str(error).split())[:160]
-        raise InputError(f"a checkpoint of this run in {path}", reason, "another --out folder, or deleting it") from None
+        raise InputError(
+            f"a checkpoint of this run in {path}", reason, "another --out folder, or deleting it"
+        ) from None
     return facts
 
 

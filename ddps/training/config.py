@@ -14,12 +14,14 @@ class TrainConfig:
 
     Args:
         data: folders with `train/images`, `train/masks`, optional `val/…` and `classes.json`.
-        predictions: folder with a segmentor's predictions, see `ddps.training.data`; empty means synthetic mistakes only.
+        predictions: folder with a segmentor's predictions, see `ddps.training.data`; empty: synthetic mistakes only.
         data_weights: how often each data set is drawn, in any unit; empty means by the square root of its size.
         steps: optimizer steps; batch_size: crops per step and process; crop: their side in pixels, a multiple of 32.
         lr, weight_decay, warmup, clip: AdamW with linear warm-up, cosine decay to 0, gradient norm clipped.
         ema: decay of the weights' running average, which is what is validated and shipped.
         real_share: share of crops with a real prediction where there is one; the others get synthetic mistakes.
+        collage_share: share of crops with regions of other images pasted in, see `ddps.training.collage`.
+        condition_dropout: share of crops whose image is blanked, which classifier-free guidance needs.
         own_share: share of steps whose first prediction is the network's own instead of the segmentor's.
         boundary_weight: extra weight of pixels within 4 px of a true outline; iou_weight: of the soft IoU loss.
         amp: bfloat16 autocast ("auto": on CUDA, and on CPUs with native bfloat16).
@@ -41,6 +43,8 @@ class TrainConfig:
     ema: float = 0.998
     real_share: float = 0.65
     own_share: float = 0.25
+    collage_share: float = 0.2
+    condition_dropout: float = 0.05
     boundary_weight: float = 1.0
     iou_weight: float = 0.3
     amp: str = "auto"
@@ -56,7 +60,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, low, high in (
             ("steps", 1, 10**8), ("batch_size", 1, 4096), ("crop", 32, 4096), ("lr", 1e-8, 1.0), ("warmup", 0, 10**6),
-            ("weight_decay", 0, 10), ("clip", 1e-6, 1e6), ("ema", 0, 0.99999), ("real_share", 0, 1), ("own_share", 0, 1),
+            ("weight_decay", 0, 10), ("clip", 1e-6, 1e6), ("ema", 0, 0.99999), ("real_share", 0, 1),
+            ("own_share", 0, 1), ("collage_share", 0, 1), ("condition_dropout", 0, 1),
             ("boundary_weight", 0, 100), ("iou_weight", 0, 100), ("workers", 0, 256), ("validate_every", 1, 10**8),
             ("validate_images", 0, 10**6), ("save_every", 1, 10**8),
         ):  # fmt: skip

@@ -6,6 +6,7 @@ wrong class, missing pieces, unsure regions, over- and underconfidence, polygoni
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +21,11 @@ def chance(probability: float, generator: torch.Generator) -> bool:
     return torch.rand((), generator=generator).item() < probability
 
 
-def smooth_noise(channels: int, size: tuple[int, int], cell: float, generator: torch.Generator) -> Tensor:
+def smooth_noise(channels: int, size: Sequence[int], cell: float, generator: torch.Generator) -> Tensor:
     """(channels, H, W) noise of about unit variance that changes over `cell` pixels."""
     grid = [max(2, math.ceil(side / cell) + 1) for side in size]
     noise = torch.randn((1, channels, *grid), generator=generator)
-    return F.interpolate(noise, size, mode="bicubic", align_corners=True)[0] * 1.3
+    return F.interpolate(noise, tuple(size), mode="bicubic", align_corners=True)[0] * 1.3
 
 
 def displace(probs: Tensor, pixels: float, cell: float, generator: torch.Generator) -> Tensor:

@@ -1,16 +1,17 @@
 """Folders of images, masks and, optionally, a segmentor's predictions → crops over slots.
 
 A data set is a folder `SET/{train,val}/{images,masks}` with one stem per pair, and `SET/classes.json`
-(`classes`, `num_classes`, `ignore_index`). Predictions lie in `ROOT/{train,val}`, `ROOT/NAME/{train,val}` or, for several
-data sets, `ROOT/SET/NAME/{train,val}`: `<stem>.npz`, `.npy` or `.png` at any resolution. They should come from a segmentor
-that did not train on these images (`examples/out_of_fold.py`). A `classes.json` beside `train` whose `merge` lists a new
-index for every class says that the segmentor knows these merged classes only.
+(`classes`, `num_classes`, `ignore_index`). Predictions lie in `ROOT/{train,val}`, `ROOT/NAME/{train,val}` or, for
+several data sets, `ROOT/SET/NAME/{train,val}`: `<stem>.npz`, `.npy` or `.png` at any resolution. They should come
+from a segmentor that did not train on these images (`examples/out_of_fold.py`). A `classes.json` beside `train`
+whose `merge` lists a new index for every class says that the segmentor knows these merged classes only.
 
 Crop number `index` is a function of (seed, index): it does not matter which process makes it, or when.
 """
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,8 +23,10 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..inputs import load_image
+from ..models.slot_unet import BLANK
 from ..predictions import load_prediction, read_prediction_file
 from ..slots import labels_to_slots, plan_slots, to_slots
+from .collage import collage
 from .config import TrainConfig
 from .corruption import chance, corrupt, hard_labels, uniform, vary_confidence
 from .photometric import photometric
@@ -153,23 +156,40 @@ class CropStream(torch.utils.data.Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         generator = torch.Generator().manual_seed((self.config.seed * 0x9E3779B97F4A7C15 + index) % 2**63)
-        data = self.sets[int(torch.multinomial(self.weights, 1, generator=generator))]
-        image_path, mask_path = data.pairs[int(torch.randint(len(data.pairs), (), generator=generator))]
+        data, image_path, mask_path = self._draw(generator)
         image, mask = self._image(image_path), self._mask(mask_path)
         if image.shape[-2:] != mask.shape:
             raise InputError(f"a mask of the size of {image_path}", f"{tuple(mask.shape)}", "resizing by nearest")
         grid = _random_window(mask.shape[-2:], self.config.crop, generator)
-        crop = F.grid_sample(image[None].float() / 255, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        truth = F.grid_sample(mask[None, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False)
-        target = truth[0, 0].round().long()
+        crop = sample_window(image.float() / 255, grid, "bilinear")
+        target = sample_window(mask[None].float(), grid, "nearest")[0].round().long()
         target[target == data.ignore_index] = IGNORE
         sources = [s for s in data.sources if image_path.stem in s.files]
-        if sources and chance(self.config.real_share, generator):
+        if chance(self.config.collage_share, generator):
+            crop, target = collage(crop, target, lambda: self._filling(generator), IGNORE, generator)
+            probs, target = _synthetic(target, generator)
+        elif sources and chance(self.config.real_share, generator):
             source = sources[int(torch.randint(len(sources), (), generator=generator))]
             probs, target = self._real(source, image_path.stem, data, mask.shape, target, grid, generator)
         else:
             probs, target = _synthetic(target, generator)
-        return _to_sample(photometric(crop[0], generator), probs, target, self.config.model.network, generator)
+        crop = photometric(crop, generator)
+        if chance(self.config.condition_dropout, generator):
+            crop = torch.full_like(crop, BLANK)
+        return _to_sample(crop, probs, target, self.config.model.network, generator)
+
+    def _draw(self, generator: torch.Generator) -> tuple[DataSet, Path, Path]:
+        data = self.sets[int(torch.multinomial(self.weights, 1, generator=generator))]
+        image, mask = data.pairs[int(torch.randint(len(data.pairs), (), generator=generator))]
+        return data, image, mask
+
+    def _filling(self, generator: torch.Generator) -> Tensor:
+        """A crop of any image, in other light."""
+        _, path, _ = self._draw(generator)
+        image = self._image(path)
+        grid = _random_window(image.shape[-2:], self.config.crop, generator)
+        grid = grid * uniform(0.3, 1, generator)
+        return photometric(sample_window(image.float() / 255, grid, "bilinear"), generator)
 
     def _real(
         self,
@@ -183,7 +203,7 @@ class CropStream(torch.utils.data.Dataset[Sample]):
     ) -> tuple[Tensor, Tensor]:
         classes = data.num_classes if source.merge is None else int(source.merge.max()) + 1
         planes = self._planes(source.files[stem], size, classes, data.ignore_index).float() / 255
-        probs = F.grid_sample(planes[None], grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
+        probs = sample_window(planes, grid, "bilinear")
         probs = probs / probs.sum(0, keepdim=True).clamp(min=1e-3)
         if source.merge is not None:
             table = torch.full((256,), IGNORE)
@@ -210,14 +230,19 @@ class CropStream(torch.utils.data.Dataset[Sample]):
 
         return self._keep(path, read)
 
-    def _keep(self, path: Path, read: "object") -> Tensor:
+    def _keep(self, path: Path, read: Callable[[], Tensor]) -> Tensor:
         if path in self._cache:
             return self._cache[path]
-        value: Tensor = read()  # type: ignore[operator]
+        value = read()
         if self._cached + value.numel() <= CACHE_BYTES:
             self._cache[path] = value
             self._cached += value.numel()
         return value
+
+
+def sample_window(values: Tensor, grid: Tensor, mode: str) -> Tensor:
+    """(C, h, w) values at a (1, c, c, 2) grid in units of `F.grid_sample`, so at any resolution: (C, c, c)."""
+    return F.grid_sample(values[None], grid, mode=mode, padding_mode="border", align_corners=False)[0]
 
 
 def _random_window(size: torch.Size | tuple[int, ...], crop: int, generator: torch.Generator) -> Tensor:

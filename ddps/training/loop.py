@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from ..config import LogitsNetwork
 from ..diffusion.schedules import make_schedule
 from ..errors import InputError
 from ..hub import load_weights, save_weights
-from ..models.slot_unet import SlotUNet
+from ..models.slot_unet import SlotUNet, channels_last
 from .checkpoint import load_state, save_state
 from .config import TrainConfig
-from .data import Batch, CropStream, DataSet, collate, read_data_set
+from .data import Batch, CropStream, DataSet, Sample, collate, read_data_set
 from .objective import refinement_loss, training_logits
 from .validation import validate
 
@@ -40,7 +41,7 @@ def train(config: TrainConfig) -> Path:
     device = _device(config.device)
     torch.set_flush_denormal(True)
     sets, held_out = _read_sets(config)
-    network = _new_network(config).to(device, memory_format=torch.channels_last)
+    network = channels_last(_new_network(config).to(device))
     run = _Run(config, network, device, world)
     run.resume()
     loader = _loader(CropStream(sets, config), config, run.step, world)
@@ -65,7 +66,8 @@ class _Run:
         self.folder = config.run
         self.rank = dist.get_rank() if world > 1 else 0
         self.schedule = make_schedule(config.model.schedule.kind, config.model.schedule.num_steps)
-        decay, no_decay = [], []
+        decay: list[Tensor] = []
+        no_decay: list[Tensor] = []
         for parameter in network.parameters():
             (decay if parameter.ndim > 1 else no_decay).append(parameter)
         groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": no_decay, "weight_decay": 0.0}]
@@ -98,7 +100,7 @@ class _Run:
             logits = training_logits(self.network, on_device, self.schedule, config, generator)
         loss = refinement_loss(logits, on_device, config)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if self.world > 1:
             _average_gradients(self.network, self.world)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
@@ -110,7 +112,9 @@ class _Run:
         value = float(loss.detach())
         self.loss = value if self.step == 1 else 0.99 * self.loss + 0.01 * value
         if self.rank == 0 and self.step % 20 == 0:
-            self._log({"step": self.step, "loss": round(self.loss, 5), "seconds": round(time.monotonic() - self.started)})
+            self._log(
+                {"step": self.step, "loss": round(self.loss, 5), "seconds": round(time.monotonic() - self.started)}
+            )
             self._progress()
 
     @torch.no_grad()
@@ -144,7 +148,7 @@ class _Run:
             facts = {"step": self.step, "best": self.best, "loss": self.loss}
             save_state(self.folder / STATE_FILE, self.network, self.average, self.optimizer, facts)
 
-    def _log(self, row: dict[str, object]) -> None:
+    def _log(self, row: Mapping[str, object]) -> None:
         with (self.folder / LOG_FILE).open("a") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -156,7 +160,9 @@ class _Run:
         if sys.stderr.isatty():
             part = self.step / self.config.steps
             bar = "#" * int(30 * part) + "." * (30 - int(30 * part))
-            print(f"\r[{bar}] {self.step}/{self.config.steps} loss {self.loss:.4f} ", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r[{bar}] {self.step}/{self.config.steps} loss {self.loss:.4f} ", end="", file=sys.stderr, flush=True
+            )
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -173,7 +179,7 @@ def autocast(amp: str, device: torch.device) -> AbstractContextManager[None]:
         raise InputError("amp 'auto', 'bf16' or 'off'", repr(amp), "one of these")
     native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
     enabled = amp == "bf16" or (amp == "auto" and native)
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)  # type: ignore[no-any-return]
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def _cpu_has_bf16() -> bool:
@@ -208,7 +214,9 @@ def _read_sets(config: TrainConfig) -> tuple[list[DataSet], list[DataSet]]:
 
 def _new_network(config: TrainConfig) -> SlotUNet:
     if not isinstance(config.model.network, LogitsNetwork):
-        raise InputError("a network conditioned on logits", config.model.network.conditioning, "network.conditioning=logits")
+        raise InputError(
+            "a network conditioned on logits", config.model.network.conditioning, "network.conditioning=logits"
+        )
     torch.manual_seed(config.seed)
     network = SlotUNet(config.model.network)
     if config.init:
@@ -219,7 +227,7 @@ def _new_network(config: TrainConfig) -> SlotUNet:
     return network
 
 
-def _loader(stream: CropStream, config: TrainConfig, start: int, world: int) -> torch.utils.data.DataLoader[Batch]:
+def _loader(stream: CropStream, config: TrainConfig, start: int, world: int) -> torch.utils.data.DataLoader[Sample]:
     rank = dist.get_rank() if world > 1 else 0
 
     def indices() -> "list[list[int]]":

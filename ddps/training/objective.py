@@ -70,9 +70,7 @@ def training_logits(
 
 
 @torch.no_grad()
-def _own_prediction(
-    network: SlotUNet, condition: Condition, kernel: Kernel, shape: torch.Size
-) -> Tensor:
+def _own_prediction(network: SlotUNet, condition: Condition, kernel: Kernel, shape: torch.Size) -> Tensor:
     was_training = network.training
     network.eval()
     noise = kernel.prior((shape[0], shape[1], shape[2]), None, condition.coarse.device)

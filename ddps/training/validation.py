@@ -29,7 +29,9 @@ class Report(TypedDict):
     gain: float
 
 
-def validate(weights: dict[str, Tensor], sets: list[DataSet], config: TrainConfig, device: torch.device) -> list[Report]:
+def validate(
+    weights: dict[str, Tensor], sets: list[DataSet], config: TrainConfig, device: torch.device
+) -> list[Report]:
     """Refines up to `validate_images` predictions of every segmentor of every set.
 
     A set without predictions is judged on synthetic mistakes, the same at every validation.
@@ -40,7 +42,8 @@ def validate(weights: dict[str, Tensor], sets: list[DataSet], config: TrainConfi
     refiner = DDPSRefiner(config.model, network, device)
     reports = []
     for data in sets:
-        for source in data.sources or [None]:
+        sources: list[Source | None] = [*data.sources] or [None]
+        for source in sources:
             report = _validate_source(refiner, data, source, config)
             if report is not None:
                 reports.append(report)
