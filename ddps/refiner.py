@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -17,33 +17,19 @@ from .diffusion import samplers
 from .diffusion.schedules import Schedule, make_schedule
 from .errors import InputError
 from .inputs import ImageLike, load_image
+from .models.fold import folded
 from .models.paper import FeaturesDenoiser
 from .models.slot_unet import BLANK, Condition, Denoised, SlotUNet, channels_last
 from .outputs import Refinement, convert_container
 from .predictions import AnyKind, Prediction, PredictionLike, load_prediction
 from .progress import Progress
+from .settings import Settings
 from .slots import plan_slots, slot_kernel, to_slots
 from .tiling import Tile, plan_tiles
 from .visualize import default_palette
 
 # A tile in which the segmentor is this sure everywhere has nothing to refine.
 SURE = 0.999
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How one call refines; see `DDPSRefiner.refine`."""
-
-    steps: int
-    sampler: str
-    seed: int
-    num_samples: int
-    guidance_scale: float
-    tile: int
-    overlap: int
-    mix: float
-    return_trajectory: bool
-    callback: samplers.Callback | None
 
 
 class DDPSRefiner:
@@ -70,6 +56,8 @@ class DDPSRefiner:
         self.config, self.dtype, self.source = config, dtype, source
         self.device = _find_device(device)
         self.network = channels_last(network.to(self.device)).eval().requires_grad_(False)
+        # what runs; `network` keeps the weights as they are saved
+        self._fast = channels_last(folded(network)) if isinstance(network, SlotUNet) else None
         self.schedule: Schedule = make_schedule(config.schedule.kind, config.schedule.num_steps)
 
     @classmethod
@@ -171,7 +159,18 @@ class DDPSRefiner:
             InputError: any input that does not fit, in one line.
         """
         started = time.perf_counter()
-        settings = self._settings(steps, sampler, seed, num_samples, guidance_scale, tile, return_trajectory, callback)
+        settings = Settings.over(
+            self.config.inference,
+            self.schedule.num_steps,
+            steps=steps,
+            sampler=sampler,
+            seed=seed,
+            num_samples=num_samples,
+            guidance_scale=guidance_scale,
+            tile=tile,
+            return_trajectory=return_trajectory,
+            callback=callback,
+        )
         if isinstance(self.config.network, FeaturesNetwork):
             return self._refine_features(image, features, settings, return_probs, started)
         if features is not None:
@@ -194,38 +193,6 @@ class DDPSRefiner:
             answers.append(self._refine_one(one, its, kind, ignore_index, num_classes, settings, return_probs, False))
             bar.advance()
         return answers
-
-    def _settings(
-        self,
-        steps: int | None,
-        sampler: str | None,
-        seed: int,
-        num_samples: int,
-        guidance_scale: float,
-        tile: int | None,
-        return_trajectory: bool,
-        callback: samplers.Callback | None,
-    ) -> Settings:
-        defaults = self.config.inference
-        sampler = defaults.sampler if sampler is None else sampler
-        if sampler not in ("free", "posterior", "single"):
-            raise InputError("sampler 'free', 'posterior' or 'single'", repr(sampler), "one of these")
-        steps = min(defaults.steps, self.schedule.num_steps) if steps is None else steps
-        most = self.schedule.num_steps
-        for name, value, low, high in (
-            ("steps", steps, 1, most),
-            ("num_samples", num_samples, 1, 4096),
-            ("guidance_scale", guidance_scale, 0, 100),
-            ("tile", defaults.tile if tile is None else tile, 64, 8192),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise InputError(f"{name} from {low} to {high}", repr(value), "a number within")
-        side = defaults.tile if tile is None else int(tile)
-        overlap = min(defaults.overlap, side // 4)
-        return Settings(
-            int(steps), sampler, int(seed), int(num_samples), float(guidance_scale), side, overlap, defaults.mix,
-            return_trajectory, callback,
-        )  # fmt: skip
 
     def _refine_one(
         self,
@@ -266,8 +233,8 @@ class DDPSRefiner:
         return convert_container(answer, prediction)
 
     def _refine_tile(self, pixels: Tensor, known: Prediction, tile: Tile, settings: Settings, canvas: Canvas) -> None:
-        assert isinstance(self.network, SlotUNet)
-        network = self.network
+        network = self._fast
+        assert network is not None
         probs = known.crop(tile.top, tile.left, tile.height, tile.width)
         peak = probs.amax((1, 2))
         if float(probs.amax(0).min()) > SURE or int((peak > 0).sum()) < 2:

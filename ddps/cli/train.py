@@ -19,6 +19,8 @@ _SETTINGS = {
     "clip": "largest norm of the gradient",
     "ema": "decay of the weights' running average",
     "real_share": "share of crops with a real prediction, where there is one",
+    "collage_share": "share of crops with regions of other images pasted in",
+    "condition_dropout": "share of crops without an image, for guidance",
     "own_share": "share of steps that start from the network's own prediction",
     "boundary_weight": "extra weight of pixels near a true outline",
     "iou_weight": "weight of the soft IoU loss",

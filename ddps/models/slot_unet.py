@@ -88,10 +88,11 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, time_channels: int = 0):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels)
+        self.norm1: nn.Module = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels)
-        nn.init.zeros_(self.norm2.weight)
+        last = nn.BatchNorm2d(channels)
+        nn.init.zeros_(last.weight)
+        self.norm2: nn.Module = last
         self.film = nn.Linear(time_channels, 2 * channels) if time_channels else None
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:

@@ -41,6 +41,7 @@ IGNORE = 255
 class Source:
     """One segmentor's predictions for one split."""
 
+    name: str
     files: dict[str, Path]
     merge: Tensor | None  # (K,) new index of each class, or None
 
@@ -133,7 +134,7 @@ def _find_sources(root: Path, name: str, split: str, several: bool, stems: set[s
             rule = json.loads((folder / "classes.json").read_text()).get("merge")
             merge = None if rule is None else torch.tensor(rule, dtype=torch.long)
         if files:
-            sources.append(Source(files, merge))
+            sources.append(Source(folder.name, files, merge))
     if not sources and split == "train":
         raise InputError(f"predictions of the {split} split in {root}", "none", f"{base / split}/<stem>.npz")
     return sources

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..atomic import atomic_write
-from ..config import LogitsNetwork
+from ..config import LabelSpace, LogitsNetwork
 from ..diffusion.schedules import make_schedule
 from ..errors import InputError
 from ..hub import load_weights, save_weights
@@ -41,6 +42,7 @@ def train(config: TrainConfig) -> Path:
     device = _device(config.device)
     torch.set_flush_denormal(True)
     sets, held_out = _read_sets(config)
+    config = _with_labels(config, sets)
     network = channels_last(_new_network(config).to(device))
     run = _Run(config, network, device, world)
     run.resume()
@@ -128,14 +130,18 @@ class _Run:
 
     def validate(self, held_out: list[DataSet]) -> None:
         if self.rank == 0:
-            report = validate(self.average, held_out, self.config, self.device)
-            save_weights(self.folder / "last", self.config.model, self.average)
-            score = sum(r["gain"] for r in report) / len(report) if report else float(self.step)
+            found = validate(self.average, held_out, self.config, self.device)
+            # with nothing to validate on, the latest weights are the best
+            score = float(self.step) if found is None else found.score
+            model = self.config.model
+            if found is not None:
+                model = replace(model, inference=replace(model.inference, mix=found.mix))
+            save_weights(self.folder / "last", model, self.average)
             if score > self.best:
                 self.best = score
-                save_weights(self.folder / "best", self.config.model, self.average)
-            self._log({"step": self.step, "validation": report})
-            for row in report:
+                save_weights(self.folder / "best", model, self.average)
+            self._log({"step": self.step, "validation": None if found is None else asdict(found)})
+            for row in () if found is None else found.reports:
                 self._say(
                     f"step {self.step} {row['set']}: mIoU {row['base_miou']:.2f} -> {row['miou']:.2f}, "
                     f"mBIoU {row['base_mbiou']:.2f} -> {row['mbiou']:.2f}"
@@ -210,6 +216,17 @@ def _read_sets(config: TrainConfig) -> tuple[list[DataSet], list[DataSet]]:
     sets = [read_data_set(f, "train", root, several) for f in folders]
     held_out = [read_data_set(f, "val", root, several) for f in folders if (f / "val" / "images").is_dir()]
     return sets, held_out
+
+
+def _with_labels(config: TrainConfig, sets: list[DataSet]) -> TrainConfig:
+    """A refiner for one data set answers in its label space; one for several takes any classes."""
+    merged = any(source.merge is not None for source in sets[0].sources)
+    if len(sets) > 1 or merged or config.model.labels.num_classes is not None:
+        return config
+    data = sets[0]
+    names = data.names if len(data.names) == data.num_classes else ()
+    labels = LabelSpace(data.num_classes, names, ignore_index=data.ignore_index)
+    return replace(config, model=replace(config.model, labels=labels))
 
 
 def _new_network(config: TrainConfig) -> SlotUNet:
