@@ -113,5 +113,5 @@ class Canvas:
         return record
 
     def trajectory(self) -> list[Tensor]:
-        """(H, W) int64 label map after every step; a sampler of fewer steps leaves fewer."""
-        return list(self._steps)
+        """(H, W) int64 label map after every step; void pixels of a label map stay void."""
+        return [step.masked_fill(self.prediction.void, self.prediction.ignore_index) for step in self._steps]

@@ -109,7 +109,8 @@ class DDPSRefiner:
             self.save_pretrained(folder)
             return hub.push(folder, repo_id, token=token, private=private, revision=revision)
 
-    @torch.inference_mode()
+    # Not inference_mode: its tensors can neither be changed in place nor take part in autograd afterwards.
+    @torch.no_grad()
     def refine(
         self,
         image: ImageLike | Sequence[ImageLike],

@@ -59,10 +59,11 @@ class Settings:
         ):
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise InputError(f"{name} as a whole number from {low} to {high}", repr(value)[:60], "a number within")
-        if isinstance(guidance_scale, bool) or not 0 <= guidance_scale <= 100:
+        number = isinstance(guidance_scale, int | float) and not isinstance(guidance_scale, bool)
+        if not number or not 0 <= guidance_scale <= 100:
             raise InputError("guidance_scale from 0 to 100", repr(guidance_scale)[:60], "0 for none")
         return cls(
-            steps=steps,
+            steps=1 if sampler == "single" else steps,
             sampler=sampler,
             seed=seed,
             num_samples=num_samples,

@@ -63,6 +63,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--model-config", type=Path, metavar="FILE", help="config.json of the refiner to train (default: universal)"
     )
+    parser.add_argument("--name", help="what the refiner is called in its config (default: the folder's name)")
     for field in dataclasses.fields(TrainConfig):
         if field.name in _SETTINGS:
             shown = f"{_SETTINGS[field.name]} (default: {field.default if field.default != '' else 'none'})"
@@ -72,12 +73,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(args: argparse.Namespace) -> int:
+    model = DDPSConfig() if args.model_config is None else read_config(args.model_config)
+    name = args.name or model.name or Path(args.out).name
     config = TrainConfig(
         data=tuple(args.data),
         out=args.out,
         predictions=args.predictions,
         data_weights=tuple(args.data_weight or ()),
-        model=DDPSConfig() if args.model_config is None else read_config(args.model_config),
+        model=dataclasses.replace(model, name=name),
         **{name: getattr(args, name) for name in _SETTINGS},
     )
     print(train(config))

@@ -5,7 +5,8 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..config import DDPSConfig, build, check_range
+from ..config import DDPSConfig, LogitsNetwork, build, check_range
+from ..errors import InputError
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class TrainConfig:
         data: folders with `train/images`, `train/masks`, optional `val/…` and `classes.json`.
         predictions: folder with a segmentor's predictions, see `ddps.training.data`; empty: synthetic mistakes only.
         data_weights: how often each data set is drawn, in any unit; empty means by the square root of its size.
-        steps: optimizer steps; batch_size: crops per step and process; crop: their side in pixels, a multiple of 32.
+        steps: optimizer steps; batch_size: crops per step and process; crop: their side in pixels, a multiple of the
+            network's stride.
         lr, weight_decay, warmup, clip: AdamW with linear warm-up, cosine decay to 0, gradient norm clipped.
         ema: decay of the weights' running average, which is what is validated and shipped.
         real_share: share of crops with a real prediction where there is one; the others get synthetic mistakes.
@@ -66,6 +68,15 @@ class TrainConfig:
             ("validate_images", 0, 10**6), ("save_every", 1, 10**8),
         ):  # fmt: skip
             check_range(name, getattr(self, name), low, high)
+        for weight in self.data_weights:
+            check_range("data_weights", weight, 1e-9, 1e9)
+        if not self.data:
+            raise InputError("at least one data set", "none", "the folder of one")
+        if self.amp not in ("auto", "bf16", "off"):
+            raise InputError("amp 'auto', 'bf16' or 'off'", repr(self.amp)[:60], "one of these")
+        network = self.model.network
+        if isinstance(network, LogitsNetwork) and self.crop % network.stride:
+            raise InputError(f"crop as a multiple of {network.stride}", str(self.crop), "the nearest one")
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

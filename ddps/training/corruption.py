@@ -48,7 +48,7 @@ def grow(probs: Tensor, radius: int, strength: float, generator: torch.Generator
 def low_resolution(probs: Tensor, stride: int) -> Tensor:
     """What is left of a map after average pooling to `stride` and bilinear upsampling."""
     size = probs.shape[-2:]
-    coarse = F.interpolate(probs[None], scale_factor=1 / stride, mode="area", recompute_scale_factor=True)
+    coarse = F.interpolate(probs[None], [max(1, side // stride) for side in size], mode="area")
     return F.interpolate(coarse, size, mode="bilinear", align_corners=False)[0]
 
 

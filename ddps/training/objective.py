@@ -59,21 +59,23 @@ def training_logits(
     condition = network.condition(batch.image, batch.probs, valid)
     kernel = slot_kernel(config.model.schedule, batch.probs.shape[1], valid)
     prediction = condition.coarse.argmax(1)
-    if torch.rand((), generator=generator).item() < config.own_share:
-        prediction = _own_prediction(network, condition, kernel, prediction.shape)
-    last = schedule.num_steps - 1
-    times = torch.randint(last + 1, (len(prediction),), generator=generator)
     seeds = torch.randint(2**62, (len(prediction),), generator=generator).tolist()
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    if torch.rand((), generator=generator).item() < config.own_share:
+        prediction = _own_prediction(network, condition, kernel, prediction.shape, generators)
+    last = schedule.num_steps - 1
+    times = torch.randint(last + 1, (len(prediction),), generator=generator)
     mask = kernel.sample(prediction, schedule.alpha_bar[last - times].float().to(prediction.device), generators)
     return network(mask, times.to(mask.device), condition).float()
 
 
 @torch.no_grad()
-def _own_prediction(network: SlotUNet, condition: Condition, kernel: Kernel, shape: torch.Size) -> Tensor:
+def _own_prediction(
+    network: SlotUNet, condition: Condition, kernel: Kernel, shape: torch.Size, generators: list[torch.Generator]
+) -> Tensor:
     was_training = network.training
     network.eval()
-    noise = kernel.prior((shape[0], shape[1], shape[2]), None, condition.coarse.device)
+    noise = kernel.prior((shape[0], shape[1], shape[2]), generators, condition.coarse.device)
     prediction = network.denoise(noise, 0, condition).logits.argmax(1)
     network.train(was_training)
     return prediction

@@ -1,0 +1,65 @@
+import pytest
+
+from ddps.config import InferenceConfig
+from ddps.errors import InputError
+from ddps.settings import Settings
+
+NOTHING_ASKED = {
+    "steps": None,
+    "sampler": None,
+    "seed": 0,
+    "num_samples": 1,
+    "guidance_scale": 0.0,
+    "tile": None,
+    "return_trajectory": False,
+    "callback": None,
+}
+
+
+def over(defaults: InferenceConfig | None = None, most_steps: int = 20, **asked: object) -> Settings:
+    return Settings.over(defaults or InferenceConfig(), most_steps, **{**NOTHING_ASKED, **asked})
+
+
+def test_defaults_of_the_model():
+    settings = over(InferenceConfig(steps=7, sampler="posterior", mix=0.25, tile=256, overlap=32))
+    assert (settings.steps, settings.sampler, settings.mix, settings.tile, settings.overlap) == (
+        7, "posterior", 0.25, 256, 32,
+    )  # fmt: skip
+    assert over(InferenceConfig(steps=100)).steps == 20
+
+
+def test_what_is_asked_wins():
+    settings = over(steps=20, sampler="posterior", seed=2**63 - 1, num_samples=3, guidance_scale=1, tile=100)
+    assert (settings.steps, settings.sampler, settings.seed, settings.num_samples) == (20, "posterior", 2**63 - 1, 3)
+    assert settings.guidance_scale == 1.0 and settings.tile == 100
+
+
+def test_small_tiles_overlap_by_no_more_than_a_quarter():
+    assert over(InferenceConfig(overlap=96), tile=64).overlap == 16
+
+
+def test_a_single_pass_is_one_step():
+    assert over(sampler="single").steps == 1 and over(sampler="single", steps=5).steps == 1
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"steps": 0},
+        {"steps": 21},
+        {"steps": 1.0},
+        {"steps": 0, "sampler": "single"},
+        {"sampler": "ddim"},
+        {"num_samples": 0},
+        {"num_samples": True},
+        {"tile": 63},
+        {"seed": -1},
+        {"seed": None},
+        {"guidance_scale": 101},
+        {"guidance_scale": None},
+        {"guidance_scale": float("inf")},
+    ],
+)
+def test_out_of_range(asked):
+    with pytest.raises(InputError, match=next(iter(asked)) if "sampler" not in asked else "sampler|steps"):
+        over(**asked)

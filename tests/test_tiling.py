@@ -1,0 +1,68 @@
+"""Tiles cover every pixel, are of one size, overlap enough, and their blending weights are sound."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddps.tiling import Tile, blend_window, plan_tiles
+
+SIZES = st.integers(1, 700)
+
+
+@settings(max_examples=100, deadline=None)
+@given(height=SIZES, width=SIZES, tile=st.integers(64, 256), share=st.floats(0, 0.5))
+def test_a_plan(height, width, tile, share):
+    overlap = int(tile * share)
+    tiles = plan_tiles((height, width), tile, overlap)
+    cover, weights = torch.zeros(height, width), torch.zeros(height, width)
+    whole = Tile(0, 0, height, width)
+    for one in tiles:
+        assert (one.height, one.width) == (min(tile, height), min(tile, width))
+        assert 0 <= one.top <= height - one.height and 0 <= one.left <= width - one.width
+        window = blend_window(one, (height, width), overlap)
+        assert window.shape == (one.height, one.width) and window.min() > 0 and window.max() <= 1
+        cover[one.slices_in(whole)] += 1
+        weights[one.slices_in(whole)] += window
+    assert cover.min() >= 1 and weights.min() > 0
+    assert len(set(tiles)) == len(tiles)
+    for starts, side in (
+        (sorted({t.top for t in tiles}), tiles[0].height),
+        (sorted({t.left for t in tiles}), tiles[0].width),
+    ):
+        for a, b in pairwise(starts):
+            assert a + side - b >= overlap
+
+
+def test_a_small_image_is_one_tile_with_weight_one():
+    assert plan_tiles((50, 70), 128, 32) == [Tile(0, 0, 50, 70)]
+    assert (blend_window(Tile(0, 0, 50, 70), (50, 70), 32) == 1).all()
+
+
+def test_no_more_tiles_than_needed():
+    assert len(plan_tiles((128, 128), 128, 32)) == 1
+    assert len(plan_tiles((128, 129), 128, 32)) == 2
+    assert len(plan_tiles((224, 225), 128, 32)) == 6
+
+
+def test_weights_fall_towards_inner_borders_only():
+    window = blend_window(Tile(0, 40, 64, 64), (64, 200), 16)
+    assert (window[:, 16:48] == 1).all() and torch.equal(window[0], window[-1])
+    assert (window[0, :16].diff() > 0).all() and (window[0, 48:].diff() < 0).all()
+
+
+@pytest.mark.parametrize("overlap", [1, 7, 16])
+def test_ramps_of_neighbours_add_up_to_one(overlap):
+    left = blend_window(Tile(0, 0, 8, 64), (8, 128 - overlap), overlap)
+    right = blend_window(Tile(0, 64 - overlap, 8, 64), (8, 128 - overlap), overlap)
+    torch.testing.assert_close(left[:, 64 - overlap :] + right[:, :overlap], torch.ones(8, overlap))
+
+
+def test_shared_windows():
+    tile = Tile(10, 20, 30, 40)
+    assert tile.overlap(Tile(0, 0, 15, 25)) == Tile(10, 20, 5, 5)
+    assert tile.overlap(Tile(0, 0, 100, 100)) == tile
+    assert tile.overlap(Tile(0, 0, 10, 100)) is None and tile.overlap(Tile(0, 60, 100, 5)) is None
+    assert tile.slices_in(Tile(5, 5, 100, 100)) == (slice(5, 35), slice(15, 55))

@@ -1,0 +1,112 @@
+"""Synthetic mistakes: always distributions, a function of the generator alone, and real but moderate mistakes."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ddps.training import corruption
+from ddps.training.corruption import corrupt, vary_confidence
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def blocks(slots: int = 3, height: int = 48, width: int = 64) -> Tensor:
+    """One-hot rectangles."""
+    coarse = torch.randint(slots, (1, 1, 3, 4), generator=seeded(slots)).float()
+    labels = F.interpolate(coarse, (height, width), mode="nearest")[0, 0].long()
+    return F.one_hot(labels, slots).permute(2, 0, 1).float()
+
+
+def assert_distribution(probs: Tensor, like: Tensor) -> None:
+    assert probs.shape == like.shape and probs.dtype == torch.float32
+    assert probs.isfinite().all() and (probs >= 0).all()
+    torch.testing.assert_close(probs.sum(0), torch.ones(like.shape[1:]), rtol=0, atol=1e-4)
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**40), slots=st.integers(1, 9), height=st.sampled_from([1, 5, 32, 63]), width=st.just(48))
+def test_mistakes_leave_distributions(seed, slots, height, width):
+    truth = blocks(slots, height, width)
+    before = truth.clone()
+    generator = seeded(seed)
+    probs = corrupt(truth, generator)
+    assert_distribution(probs, truth)
+    assert_distribution(vary_confidence(probs, generator), truth)
+    assert torch.equal(truth, before)
+
+
+def test_void_may_hold_any_distribution():
+    truth = blocks(4)
+    truth[:, :10] = 0.25
+    for seed in range(20):
+        assert_distribution(corrupt(truth, seeded(seed)), truth)
+
+
+def test_the_generator_decides_and_nothing_else():
+    state = torch.get_rng_state()
+    truth = blocks()
+    a, b, c = (corrupt(truth, seeded(seed)) for seed in (5, 5, 6))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_most_of_the_truth_survives_but_not_all():
+    truth = blocks()
+    wrong = [float((corrupt(truth, seeded(s)).argmax(0) != truth.argmax(0)).float().mean()) for s in range(60)]
+    assert 0.01 < sum(wrong) / len(wrong) < 0.3 and max(wrong) < 0.9
+
+
+def test_displacement_moves_outlines_only_a_little():
+    truth = blocks()
+    torch.testing.assert_close(corruption.displace(truth, 0.0, 10, seeded()), truth, rtol=0, atol=1e-4)
+    moved = corruption.displace(truth, 2.0, 10, seeded()).argmax(0) != truth.argmax(0)
+    near = F.max_pool2d(truth, 17, 1, 8).sum(0) > 1
+    assert moved.any() and not moved[~near].any()
+
+
+@pytest.mark.parametrize("stride", [2, 4, 16, 100])
+def test_low_resolution_keeps_what_is_flat(stride):
+    flat = torch.tensor([0.2, 0.8])[:, None, None].expand(2, 48, 64)
+    torch.testing.assert_close(corruption.low_resolution(flat, stride), flat)
+
+
+def test_growing_prefers_some_classes():
+    truth = blocks(2)
+    shares = [corruption.grow(truth, 4, 1.0, seeded(seed)).mean((1, 2))[0] for seed in range(8)]
+    assert min(shares) < truth[0].mean() < max(shares)
+
+
+def test_blobs_take_about_their_share():
+    truth = blocks(3)
+    changed = [
+        float(((corruption.swap_blobs(truth, 12, 0.1, seeded(s)) - truth).abs().amax(0) > 0.3).float().mean())
+        for s in range(20)
+    ]
+    assert 0.01 < sum(changed) / 20 < 0.2
+
+
+def test_confidence():
+    probs = torch.tensor([0.6, 0.3, 0.1])[:, None, None].expand(3, 4, 4)
+    hard = corruption.hard_labels(probs, 0.9)
+    torch.testing.assert_close(hard[:, 0, 0], torch.tensor([0.9, 0.05, 0.05]))
+    torch.testing.assert_close(corruption.temperature(probs, 1.0), probs)
+    assert corruption.temperature(probs, 0.5)[0, 0, 0] > 0.7 and corruption.temperature(probs, 2.0)[0, 0, 0] < 0.5
+
+
+def test_smooth_noise_is_of_unit_variance_and_smooth():
+    noise = corruption.smooth_noise(2, (200, 200), 20, seeded())
+    assert noise.shape == (2, 200, 200) and 0.5 < float(noise.std()) < 1.5
+    assert float(noise.diff(dim=-1).abs().mean()) < 0.15
+
+
+def test_chance_and_uniform():
+    generator = seeded()
+    assert not any(corruption.chance(0, generator) for _ in range(50))
+    assert all(corruption.chance(1, generator) for _ in range(50))
+    drawn = [corruption.uniform(2, 5, generator) for _ in range(200)]
+    assert min(drawn) >= 2 and max(drawn) < 5 and max(drawn) - min(drawn) > 2
