@@ -17,6 +17,8 @@ from .slots import SlotPlan, from_slots
 from .tiling import Tile, blend_window
 
 WINDOW = 384
+# Probabilities below this count as this in the log-linear pool: no class is vetoed for good.
+LEAST = 1e-5
 
 
 @dataclass
@@ -24,6 +26,19 @@ class _Piece:
     tile: Tile
     plan: SlotPlan
     probs: Tensor  # (S, height, width) float16
+
+
+def mix_probs(original: Tensor, refined: Tensor, mix: float) -> Tensor:
+    """Log-linear pool of two distributions: p^(1-m) · q^m, normalised. A doubtful opinion counts for little.
+
+    Args:
+        original: (K, ...) the segmentor's probabilities p.
+        refined: (K, ...) the refiner's probabilities q.
+        mix: m in [0, 1], the refiner's share.
+    """
+    if mix == 1:
+        return refined / refined.sum(0, keepdim=True).clamp(min=LEAST)
+    return torch.lerp(original.clamp(min=LEAST).log(), refined.clamp(min=LEAST).log(), mix).softmax(0)
 
 
 class Canvas:
@@ -63,9 +78,8 @@ class Canvas:
             total[:, rows, columns] += refined * weight
             weights[here] += weight
         # a pixel that no tile refined keeps the segmentor's answer
-        share = torch.where(weights > 0, self.mix, 0.0)
-        total = torch.lerp(original, total / weights.clamp(min=1e-9), share)
-        return total / total.sum(0, keepdim=True).clamp(min=1e-9)
+        mixed = mix_probs(original, total / weights.clamp(min=1e-9), self.mix)
+        return torch.where(weights > 0, mixed, original)
 
     def windows(self) -> Iterator[Tile]:
         """Windows that cover the image once, small enough for all classes to be in memory."""

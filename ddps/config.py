@@ -114,7 +114,7 @@ class FeaturesNetwork:
 class InferenceConfig:
     """Defaults of `refine`; every one of them can be overridden per call.
 
-    `mix` is the share of the refiner in the answer; the rest stays with the segmentor's own probabilities.
+    `mix` is the share m of the refiner q in the answer, p^(1-m) · q^m, where p are the segmentor's own probabilities.
     """
 
     steps: int = 3

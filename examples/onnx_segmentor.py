@@ -20,10 +20,9 @@ from ddps import DDPSRefiner, Refinement
 from ddps.cli.demo import find_photo
 from ddps.visualize import default_palette, heat_map, overlay, side_by_side, stack
 
-CLASSES = (
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-    "pottedplant sheep sofa train tvmonitor"
-).split()
+VOC = """background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person
+pottedplant sheep sofa train tvmonitor"""
+CLASSES = VOC.split()
 SIDE = 257
 VOID = 255
 

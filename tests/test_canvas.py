@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddps.canvas import WINDOW, Canvas
+from ddps.canvas import WINDOW, Canvas, mix_probs
 from ddps.diffusion.samplers import Step
 from ddps.predictions import Prediction, load_prediction
 from ddps.slots import SlotPlan, plan_slots, to_slots
@@ -84,8 +84,8 @@ def test_a_tile_left_out_keeps_the_segmentors_answer_where_no_other_reaches():
 
 def test_mix_is_the_share_of_the_refiner():
     own, alone = some_prediction().probs(), painted().probs()
-    torch.testing.assert_close(painted(0.0).probs(), own, rtol=0, atol=1e-6)
-    torch.testing.assert_close(painted(0.3).probs(), 0.7 * own + 0.3 * alone, rtol=0, atol=1e-3)
+    torch.testing.assert_close(painted(0.0).probs(), own, rtol=0, atol=1e-4)
+    torch.testing.assert_close(painted(0.3).probs(), mix_probs(own, alone, 0.3), rtol=0, atol=1e-3)
 
 
 def test_overlapping_tiles_are_blended_by_their_weights():
@@ -149,3 +149,17 @@ def test_recorded_steps_show_classes_and_leave_other_and_void_alone():
     expected = labels.clone()
     expected[1:, :4] = 5
     assert torch.equal(second, expected)
+
+
+def test_mixing_is_a_log_linear_pool():
+    p, q = torch.tensor([0.9, 0.1]), torch.tensor([0.2, 0.8])
+    expected = (p * q) ** 0.5 / ((p * q) ** 0.5).sum()
+    torch.testing.assert_close(mix_probs(p, q, 0.5), expected)
+    torch.testing.assert_close(mix_probs(p, q, 0.0), p)
+    torch.testing.assert_close(mix_probs(p, q, 0.25), p**0.75 * q**0.25 / (p**0.75 * q**0.25).sum())
+    torch.testing.assert_close(mix_probs(p, q, 1.0), q)
+
+
+def test_mixing_vetoes_no_class_for_good():
+    p, q = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    torch.testing.assert_close(mix_probs(p, q, 0.5), torch.tensor([0.5, 0.5]))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ..canvas import mix_probs
 from ..metrics import SegmentationMetrics
 from ..predictions import AnyKind, load_prediction, read_prediction_file
 from ..refiner import DDPSRefiner, build_network
@@ -101,7 +102,7 @@ def _validate_source(refiner: DDPSRefiner, data: DataSet, source: Source | None,
         base.update(prediction.argmax(), target)
         before, after = prediction.probs(), torch.as_tensor(answer.probs)
         for mix, metrics in zip(MIXES, refined, strict=True):
-            metrics.update(torch.lerp(before, after, mix).argmax(0), target)
+            metrics.update(mix_probs(before, after, mix).argmax(0), target)
     name = data.name if source is None else f"{data.name}/{source.name}"
     alone = base.as_dict()
     return [

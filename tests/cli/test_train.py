@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from ddps.cli import train as command
+from ddps.config import DDPSConfig
 from ddps.training import TrainConfig
 
 
@@ -25,7 +26,7 @@ def captured(monkeypatch):
 def test_defaults_are_those_of_the_library(run, captured):
     outcome = run("train", "--data", "set", "-o", "run")
     assert outcome.code == 0 and outcome.out.strip() == str(Path("run") / "best")
-    assert captured == [TrainConfig(data=("set",), out="run")]
+    assert captured == [TrainConfig(data=("set",), out="run", model=DDPSConfig(name="run"))]
 
 
 def test_every_option_reaches_the_settings(run, captured, tiny_model_dir):
@@ -52,11 +53,12 @@ def test_data_that_is_not_there(run, tmp_path):
 def test_trained_weights_can_be_used(run, tmp_path, tiny_model_dir, data_set):
     mask = np.zeros((48, 64), dtype=np.uint8)
     mask[10:30, 20:50] = 1
+    mask[35:, 40:] = 2
     for part in ("images", "masks"):
         (tmp_path / "set" / "train" / part).mkdir(parents=True)
         for stem in "ab":
             Image.fromarray(mask * (100 if part == "images" else 1)).save(tmp_path / f"set/train/{part}/{stem}.png")
-    (tmp_path / "set" / "classes.json").write_text(json.dumps({"classes": ["a", "b"], "num_classes": 2}))
+    (tmp_path / "set" / "classes.json").write_text(json.dumps({"classes": ["a", "b", "c"], "num_classes": 3}))
     settings = ("--steps", 2, "--batch-size", 2, "--crop", 32, "--device", "cpu", "--warmup", 1)
     config = ("--model-config", tiny_model_dir / "config.json")
     outcome = run("train", "--data", tmp_path / "set", "-o", tmp_path / "run", *settings, *config)
