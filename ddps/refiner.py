@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from . import hub
 from .canvas import Canvas
-from .config import DDPSConfig, FeaturesNetwork, LogitsNetwork
+from .config import DDPSConfig, LogitsNetwork
 from .diffusion import samplers
 from .diffusion.schedules import Schedule, make_schedule
 from .errors import InputError
+from .features import refine_features
 from .inputs import ImageLike, load_image
 from .models.fold import folded
 from .models.paper import FeaturesDenoiser
@@ -159,7 +160,6 @@ class DDPSRefiner:
         Raises:
             InputError: any input that does not fit, in one line.
         """
-        started = time.perf_counter()
         settings = Settings.over(
             self.config.inference,
             self.schedule.num_steps,
@@ -172,8 +172,17 @@ class DDPSRefiner:
             return_trajectory=return_trajectory,
             callback=callback,
         )
-        if isinstance(self.config.network, FeaturesNetwork):
-            return self._refine_features(image, features, settings, return_probs, started)
+        if isinstance(self.network, FeaturesDenoiser):
+            if features is None or _is_batch(image):
+                expected = "one image and its features=[stride 4, 8, 16, 32]"
+                raise InputError(expected, "no features, or a batch", "one image at a time, with its features")
+            size = load_image(cast(ImageLike, image)).shape[-2:]
+            given = cast(PredictionLike | None, prediction)
+            known = None if given is None else self._load(given, (size[0], size[1]), kind, ignore_index, num_classes)
+            answer = refine_features(
+                self.network, self.config, self.schedule, features, (size[0], size[1]), known, settings, return_probs
+            )
+            return convert_container(answer, features[0] if given is None else given)
         if features is not None:
             raise InputError("a prediction for this model", "features", "a model with network.conditioning=features")
         if prediction is None:
@@ -195,6 +204,14 @@ class DDPSRefiner:
             bar.advance()
         return answers
 
+    def _load(
+        self, prediction: PredictionLike, size: tuple[int, int], kind: AnyKind, ignore_index: int, classes: int | None
+    ) -> Prediction:
+        own = self.config.labels.num_classes
+        if own is not None and classes is not None and classes != own:
+            raise InputError(f"num_classes={own}, as these weights have", str(classes), "the universal weights")
+        return load_prediction(prediction, size, kind, ignore_index, own if classes is None else classes)
+
     def _refine_one(
         self,
         image: ImageLike,
@@ -208,8 +225,7 @@ class DDPSRefiner:
     ) -> Refinement:
         started = time.perf_counter()
         pixels = load_image(image)
-        wanted = self.config.labels.num_classes if num_classes is None else num_classes
-        known = load_prediction(prediction, (pixels.shape[-2], pixels.shape[-1]), kind, ignore_index, wanted)
+        known = self._load(prediction, (pixels.shape[-2], pixels.shape[-1]), kind, ignore_index, num_classes)
         canvas = Canvas(known, settings.overlap, settings.mix, settings.steps if settings.return_trajectory else 0)
         tiles = plan_tiles(known.size, settings.tile, settings.overlap)
         bar = Progress(len(tiles), "tiles", progress)
@@ -295,59 +311,6 @@ class DDPSRefiner:
             sample(denoiser, first, kernel, self.schedule, settings.steps, [generator], callback)
         return network.finish(last[0], condition)
 
-    def _refine_features(
-        self,
-        image: ImageLike | Sequence[ImageLike],
-        features: Sequence[Tensor] | None,
-        settings: Settings,
-        return_probs: bool,
-        started: float,
-    ) -> Refinement:
-        """The paper's own model: from noise to a mask, conditioned on one image's feature maps."""
-        assert isinstance(self.network, FeaturesDenoiser) and isinstance(self.config.network, FeaturesNetwork)
-        network = self.network
-        if features is None or _is_batch(image):
-            raise InputError(
-                "one image and its features=[stride 4, 8, 16, 32]", "no features, or a batch", "one image at a time"
-            )
-        if settings.guidance_scale or settings.num_samples > 1:
-            raise InputError("guidance_scale=0 and num_samples=1 for features", "other values", "leaving them out")
-        height, width = load_image(image).shape[-2:]  # type: ignore[arg-type]
-        condition = network.condition([f.to(self.device, torch.float32) for f in features])
-        classes = self.config.network.num_classes
-        kernel = slot_kernel(self.config.schedule, classes)
-        trajectory: list[Tensor] = []
-
-        def callback(step: samplers.Step) -> None:
-            if settings.return_trajectory:
-                trajectory.append(_resize(step.logits, height, width)[0].argmax(0).cpu())
-            if settings.callback is not None:
-                settings.callback(step)
-
-        def denoiser(mask: Tensor, i: int) -> Tensor:
-            return network(mask, i, condition)
-
-        generators = [torch.Generator().manual_seed(settings.seed)]
-        shape = (1, condition.shape[-2], condition.shape[-1])
-        place = {"shape": shape, "device": self.device}
-        if settings.sampler == "single":
-            logits = samplers.single(denoiser, None, kernel, self.schedule, generators, callback, **place)  # type: ignore[arg-type]
-        else:
-            sample = samplers.posterior if settings.sampler == "posterior" else samplers.free
-            logits = sample(denoiser, None, kernel, self.schedule, settings.steps, generators, callback, **place)  # type: ignore[arg-type]
-        probs = _resize(logits, height, width)[0].softmax(0).cpu()
-        labels, top = probs.argmax(0), probs.topk(2, 0).values
-        return Refinement(
-            labels=labels,
-            probs_source=probs if return_probs else None,
-            uncertainty=1 - (top[0] - top[1]),
-            changed=torch.zeros_like(labels, dtype=torch.bool),
-            palette=self.config.labels.palette or default_palette(classes),
-            names=self.config.labels.names,
-            trajectory=list(trajectory) if settings.return_trajectory else None,
-            seconds=time.perf_counter() - started,
-        )
-
 
 def build_network(config: DDPSConfig) -> nn.Module:
     """The network that a config describes, with random weights."""
@@ -390,7 +353,3 @@ def _tile_seed(seed: int, sample: int, tile: Tile) -> int:
 def _pad(values: Tensor, stride: int) -> Tensor:
     height, width = values.shape[-2:]
     return F.pad(values[None], (0, -width % stride, 0, -height % stride), mode="replicate")[0]
-
-
-def _resize(logits: Tensor, height: int, width: int) -> Tensor:
-    return F.interpolate(logits.float(), (height, width), mode="bilinear", align_corners=False)

@@ -3,7 +3,7 @@
 DeepLabV3 (see examples/onnx_segmentor.py) knows people; a data set of dressed people labels everything that belongs to
 the person. So "person" against the union of all labels but the first is a real segmentor's prediction with truth:
 
-    python examples/foreground_predictions.py deeplabv3_mobilenetv2_voc_257.onnx DATA/ccp_fashion OUT/ccp_fashion/deeplab
+    python examples/foreground_predictions.py deeplabv3_mobilenetv2_voc_257.onnx DATA/ccp_fashion OUT/ccp_fashion/voc
 
 writes `OUT/…/{train,val}/<stem>.npz` at the network's own stride and a `classes.json` with the merge rule.
 """

@@ -234,3 +234,15 @@ def test_bad_devices_dtypes_and_sources():
     with pytest.raises(InputError) as caught:
         DDPSRefiner.from_pretrained("no such model")
     assert_one_line(caught.value)
+
+
+def test_features_with_the_segmentors_own_prediction(paper):
+    classes = paper.config.network.num_classes
+    own = torch.randn(classes, 12, 10, generator=torch.Generator().manual_seed(3))
+    alone = paper.refine(image_of(), features=features_of())
+    both = paper.refine(image_of(), own, features=features_of())
+    assert torch.equal(both.labels, alone.labels) and not alone.changed.any()
+    shown = F.interpolate(own[None], both.labels.shape, mode="bilinear", align_corners=False)[0].argmax(0)
+    assert torch.equal(both.changed, both.labels != shown)
+    with pytest.raises(InputError, match=f"expected a prediction over {classes} classes"):
+        paper.refine(image_of(), own[:-1], features=features_of())

@@ -94,7 +94,7 @@ def read_data_set(folder: Path, split: str, predictions: Path | None, several: b
     about = _read_classes(folder / "classes.json")
     data = DataSet(folder.name, pairs, *about)
     if predictions is not None:
-        data.sources = _find_sources(predictions, folder.name, split, several, {p.stem for p, _ in pairs})
+        data.sources = _find_sources(predictions, folder.name, split, several, {p.stem for p, _ in pairs}, about[0])
     return data
 
 
@@ -110,7 +110,22 @@ def _read_classes(path: Path) -> tuple[int, int, tuple[str, ...]]:
         raise InputError(f"{path} with num_classes", f"{type(error).__name__}: {error}", hint) from None
 
 
-def _find_sources(root: Path, name: str, split: str, several: bool, stems: set[str]) -> list[Source]:
+def _read_merge(path: Path, num_classes: int) -> Tensor | None:
+    """(K,) new index of every class, or None where the file has no such rule."""
+    try:
+        rule = json.loads(path.read_text()).get("merge")
+        merge = None if rule is None else torch.tensor(rule, dtype=torch.long)
+        fits = merge is None or (merge.shape == (num_classes,) and int(merge.min()) >= 0 and int(merge.max()) < IGNORE)
+    except (ValueError, TypeError, RuntimeError, AttributeError):
+        fits = False
+    if not fits:
+        raise InputError(
+            f"{path} whose merge gives a new index to each of {num_classes} classes", "another rule", "[0, 0, 1, ...]"
+        )
+    return merge
+
+
+def _find_sources(root: Path, name: str, split: str, several: bool, stems: set[str], num_classes: int) -> list[Source]:
     if not root.is_dir():
         raise InputError("a folder with predictions", f"no folder {root}", "ROOT/train/<stem>.npz")
     base = root / name if (root / name).is_dir() else root
@@ -131,8 +146,7 @@ def _find_sources(root: Path, name: str, split: str, several: bool, stems: set[s
             )
         merge = None
         if (folder / "classes.json").is_file():
-            rule = json.loads((folder / "classes.json").read_text()).get("merge")
-            merge = None if rule is None else torch.tensor(rule, dtype=torch.long)
+            merge = _read_merge(folder / "classes.json", num_classes)
         if files:
             sources.append(Source(folder.name, files, merge))
     if not sources and split == "train":
