@@ -1,0 +1,69 @@
+"""The example scripts run as their docstrings say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def run(script: str, *arguments: object) -> str:
+    command = [sys.executable, EXAMPLES / script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def data_set(tmp_path):
+    """Four training pairs of 64 x 64 and one to validate, three classes."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 1)):
+        for part in ("images", "masks"):
+            (tmp_path / "set" / split / part).mkdir(parents=True)
+        for index in range(count):
+            mask = np.zeros((64, 64), np.uint8)
+            mask[8 * index : 40, 10:50] = 1
+            mask[50:, :] = 2
+            image = (80 * mask[..., None] + rng.integers(0, 40, (64, 64, 3))).astype(np.uint8)
+            Image.fromarray(image).save(tmp_path / "set" / split / "images" / f"{index}.jpg")
+            Image.fromarray(mask).save(tmp_path / "set" / split / "masks" / f"{index}.png")
+    about = {"classes": ["wall", "box", "floor"], "num_classes": 3, "ignore_index": 255}
+    (tmp_path / "set" / "classes.json").write_text(json.dumps(about))
+    return tmp_path / "set"
+
+
+@pytest.mark.parametrize("kind", ["unet", "dilated", "pyramid"])
+def test_out_of_fold(data_set, tmp_path, kind):
+    (tmp_path / "groups.json").write_text(json.dumps({"rest": ["wall", "floor"], "box": ["box"]}))
+    options = ("--kind", kind, "--minutes", 0.01, "--size", 64, "--groups", tmp_path / "groups.json")
+    out = run("out_of_fold.py", data_set, tmp_path / "out", *options)
+    assert "out of fold: mIoU" in out
+    assert sorted(p.name for p in (tmp_path / "out" / "train").iterdir()) == [f"{i}.npz" for i in range(4)]
+    probs = np.load(tmp_path / "out" / "val" / "0.npz")["probs"]
+    assert probs.shape[0] == 2 and np.abs(probs.astype(np.float32).sum(0) - 1).max() < 0.01
+    assert json.loads((tmp_path / "out" / "classes.json").read_text())["merge"] == [0, 1, 0]
+
+
+def test_foreground_predictions(data_set, tmp_path, shared):
+    pytest.importorskip("onnxruntime", reason="the segmentor is an ONNX file: pip install '.[onnx]'")
+    model = shared / "segmentors" / "deeplabv3_mobilenetv2_voc_257.onnx"
+    run("foreground_predictions.py", model, data_set, tmp_path / "out")
+    probs = np.load(tmp_path / "out" / "train" / "0.npz")["probs"]
+    assert probs.shape == (2, 65, 65)
+    assert json.loads((tmp_path / "out" / "classes.json").read_text())["merge"] == [0, 1, 1]
+
+
+def test_onnx_segmentor(tmp_path, shared):
+    pytest.importorskip("onnxruntime", reason="the segmentor is an ONNX file: pip install '.[onnx]'")
+    pytest.importorskip("skimage", reason="the photos come with scikit-image: pip install '.[demo]'")
+    model = shared / "segmentors" / "deeplabv3_mobilenetv2_voc_257.onnx"
+    out = run("onnx_segmentor.py", model, "-o", tmp_path / "picture.png")
+    assert "person" in out and "cat" in out
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.width > 1000
