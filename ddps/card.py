@@ -91,7 +91,10 @@ def _facts(config: DDPSConfig, parameters: int | None) -> list[tuple[str, str]]:
     return [
         *facts,
         ("noise", f"{schedule.kernel} kernel, {schedule.kind} schedule of {schedule.num_steps} steps"),
-        ("defaults", f"sampler {inference.sampler}, {inference.steps} steps, mix {inference.mix:g}"),
+        (
+            "defaults",
+            f"sampler {inference.sampler}, {inference.steps} steps, mix {inference.mix:g} ({inference.label_mix:g} for label maps)",
+        ),
     ]
 
 

@@ -114,18 +114,21 @@ class FeaturesNetwork:
 class InferenceConfig:
     """Defaults of `refine`; every one of them can be overridden per call.
 
-    `mix` is the share m of the refiner q in the answer, p^(1-m) · q^m, where p are the segmentor's own probabilities.
+    `mix` is the share m of the refiner q in the answer, p^(1-m) · q^m, where p are the segmentor's own probabilities;
+    `label_mix` is m for label maps, which do not say how sure they are.
     """
 
-    steps: int = 3
+    steps: int = 2
     sampler: Literal["free", "posterior", "single"] = "free"
     mix: float = 1.0
+    label_mix: float = 1.0
     tile: int = 768
     overlap: int = 96
 
     def validate(self) -> None:
         check_range("inference.steps", self.steps, 1, 4096)
         check_range("inference.mix", self.mix, 0, 1)
+        check_range("inference.label_mix", self.label_mix, 0, 1)
         check_range("inference.tile", self.tile, 64, 8192)
         check_range("inference.overlap", self.overlap, 0, self.tile // 2)
 

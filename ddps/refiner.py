@@ -226,7 +226,8 @@ class DDPSRefiner:
         started = time.perf_counter()
         pixels = load_image(image)
         known = self._load(prediction, (pixels.shape[-2], pixels.shape[-1]), kind, ignore_index, num_classes)
-        canvas = Canvas(known, settings.overlap, settings.mix, settings.steps if settings.return_trajectory else 0)
+        mix = settings.label_mix if known.kind == "labels" else settings.mix
+        canvas = Canvas(known, settings.overlap, mix, settings.steps if settings.return_trajectory else 0)
         tiles = plan_tiles(known.size, settings.tile, settings.overlap)
         bar = Progress(len(tiles), "tiles", progress)
         for tile in tiles:

@@ -19,6 +19,7 @@ class Settings:
     tile: int
     overlap: int
     mix: float
+    label_mix: float
     return_trajectory: bool
     callback: Callback | None
 
@@ -71,6 +72,7 @@ class Settings:
             tile=tile,
             overlap=min(defaults.overlap, tile // 4),
             mix=defaults.mix,
+            label_mix=defaults.label_mix,
             return_trajectory=return_trajectory,
             callback=callback,
         )

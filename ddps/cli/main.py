@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..errors import InputError
-from . import demo, evaluate, info, refine, train
+from . import benchmark, demo, evaluate, info, refine, train
 from .report import say_error
 
-COMMANDS = (refine, evaluate, train, demo, info)
+COMMANDS = (refine, evaluate, benchmark, train, demo, info)
 BAD_INPUT, INTERRUPTED = 2, 130
 
 

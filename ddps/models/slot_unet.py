@@ -99,9 +99,10 @@ class ResidualBlock(nn.Module):
         y = self.norm1(self.conv1(x))
         if self.film is not None and time is not None:
             scale, shift = self.film(time)[:, :, None, None].chunk(2, 1)
-            y = y * (scale + 1) + shift
-        y = self.norm2(self.conv2(F.relu(y)))
-        return F.relu(x + y)
+            y = torch.addcmul(shift, y, scale + 1)
+        # in place: on a CPU, fresh memory for every sum costs as much as the sum
+        y = self.norm2(self.conv2(F.relu_(y)))
+        return F.relu_(y.add_(x))
 
 
 class ConvUnit(nn.Sequential):
@@ -109,7 +110,7 @@ class ConvUnit(nn.Sequential):
 
     def __init__(self, cin: int, cout: int, stride: int = 1):
         conv = nn.Conv2d(cin, cout, 3, stride, padding=1, bias=False)
-        super().__init__(conv, nn.BatchNorm2d(cout), nn.ReLU())
+        super().__init__(conv, nn.BatchNorm2d(cout), nn.ReLU(inplace=True))
 
 
 class ImageEncoder(nn.Module):
@@ -130,7 +131,7 @@ class ImageEncoder(nn.Module):
             maps.append(down(maps[-1]))
         for level in range(len(maps) - 2, -1, -1):
             lifted = F.interpolate(self.lateral[level](maps[level + 1]), scale_factor=2.0, mode="nearest")
-            maps[level] = self.merge[level](maps[level] + lifted)
+            maps[level] = self.merge[level](lifted.add_(maps[level]))
         return maps
 
 
@@ -146,7 +147,7 @@ class SlotBlock(nn.Module):
     def forward(self, planes: Tensor, image: Tensor, time: Tensor, condition: Condition) -> Tensor:
         shared = self.message(torch.cat([image, condition.pooled(planes)], 1))
         gate = 2 * torch.sigmoid(self.gate(image))
-        answer: Tensor = self.block(F.relu(condition.modulate(planes, gate, shared)), time)
+        answer: Tensor = self.block(F.relu_(condition.modulate(planes, gate, shared)), time)
         return answer
 
 
@@ -228,7 +229,7 @@ class SlotUNet(nn.Module):
         planes = skips.pop()
         for level in range(len(skips) - 1, -1, -1):
             lifted = F.interpolate(self.lift[level](planes), scale_factor=2.0, mode="nearest")
-            planes = self.decode[level](lifted + skips[level], features[level], time, condition)
+            planes = self.decode[level](lifted.add_(skips[level]), features[level], time, condition)
         shared = torch.cat([features[0], condition.pooled(planes)], 1)
         change = condition.unpack(self.change(planes)[:, 0].float())
         base = condition.coarse.clamp(min=PROBABILITY_FLOOR).log()

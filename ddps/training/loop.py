@@ -137,7 +137,7 @@ class _Run:
             score = float(self.step) if found is None else found.score
             model = self.config.model
             if found is not None:
-                model = replace(model, inference=replace(model.inference, mix=found.mix))
+                model = replace(model, inference=replace(model.inference, mix=found.mix, label_mix=found.mix))
             save_weights(self.folder / "last", model, self.average)
             if score > self.best:
                 self.best = score
