@@ -91,10 +91,8 @@ def _facts(config: DDPSConfig, parameters: int | None) -> list[tuple[str, str]]:
     return [
         *facts,
         ("noise", f"{schedule.kernel} kernel, {schedule.kind} schedule of {schedule.num_steps} steps"),
-        (
-            "defaults",
-            f"sampler {inference.sampler}, {inference.steps} steps, mix {inference.mix:g} ({inference.label_mix:g} for label maps)",
-        ),
+        ("defaults", f"sampler {inference.sampler}, {inference.steps} steps"),
+        ("share in the answer", f"{inference.mix:g}, for label maps {inference.label_mix:g}"),
     ]
 
 

@@ -24,7 +24,7 @@ CONFIGS = [
         labels=LabelSpace(2, ("sky", "line\nbreak"), ((0, 0, 0), (255, 1, 2)), ignore_index=-1),
         schedule=ScheduleConfig("cosine", 50, "absorbing"),
         network=LogitsNetwork(image_widths=(8, 16), slot_widths=(4, 8), max_slots=3),
-        inference=InferenceConfig(5, "posterior", 0.5, 128, 64),
+        inference=InferenceConfig(5, "posterior", 0.5, 0.25, 128, 64),
     ),
     DDPSConfig(network=FeaturesNetwork(in_channels=(8, 16), dim_mults=(1, 2), num_classes=19)),
 ]
