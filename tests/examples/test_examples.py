@@ -67,3 +67,9 @@ def test_onnx_segmentor(tmp_path, shared):
     assert "person" in out and "cat" in out
     with Image.open(tmp_path / "picture.png") as picture:
         assert picture.width > 1000
+
+
+def test_cost():
+    pytest.importorskip("skimage", reason="the photo comes with scikit-image: pip install '.[demo]'")
+    out = run("cost.py", "--size", "96x64", "--classes", 3, "--device", "cpu", "--repeat", 2)
+    assert out.startswith("96x64, 3 classes, cpu") and "peak memory" in out
