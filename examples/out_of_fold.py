@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--kind", choices=KINDS, default="unet")
     parser.add_argument("--groups", type=Path, help="JSON file that merges classes before training")
-    parser.add_argument("--folds", type=int, default=2)
+    parser.add_argument("--folds", type=int, default=2, help="1: train on every image, predict val and test only")
     parser.add_argument("--minutes", type=float, default=5, help="training time of each fold")
     parser.add_argument("--size", type=int, default=256, help="side of the training crops in pixels")
     parser.add_argument("--seed", type=int, default=0)
@@ -213,12 +213,15 @@ def main() -> None:
     random.Random(args.seed).shuffle(stems)
     table = np.zeros((classes, classes), np.int64)
     for fold in range(args.folds):
-        held_out = set(stems[fold :: args.folds])
+        # With one fold nothing is held out: a segmentor for val and test alone.
+        held_out = set(stems[fold :: args.folds]) if args.folds > 1 else set()
         print(f"{args.data.name} {args.kind} fold {fold}", flush=True)
         rest = [pairs[s] for s in stems if s not in held_out]
         net = train(args.kind, classes, rest, args.minutes, args.size, args.seed + fold)
-        table += write(net, {s: pairs[s] for s in stems if s in held_out}, args.out / "train", classes)
-    print(f"{args.data.name} {args.kind} out of fold: mIoU {miou(table):.1f}", flush=True)
+        if held_out:
+            table += write(net, {s: pairs[s] for s in stems if s in held_out}, args.out / "train", classes)
+    if args.folds > 1:
+        print(f"{args.data.name} {args.kind} out of fold: mIoU {miou(table):.1f}", flush=True)
     for split in ("val", "test"):
         if (args.data / split).is_dir():
             table = write(net, load_pairs(args.data / split, merge), args.out / split, classes)

@@ -22,9 +22,12 @@ class TrainConfig:
         lr, weight_decay, warmup, clip: AdamW with linear warm-up, cosine decay to 0, gradient norm clipped.
         ema: decay of the weights' running average, which is what is validated and shipped.
         real_share: share of crops with a real prediction where there is one; the others get synthetic mistakes.
+        repair_share: share of real predictions with some mistakes mended, as a better segmentor would make them.
+        label_map_share: share of synthetic mistakes that are rough label maps without confidence.
         collage_share: share of crops with regions of other images pasted in, see `ddps.training.collage`.
         condition_dropout: share of crops whose image is blanked, which classifier-free guidance needs.
-        own_share: share of steps whose first prediction is the network's own instead of the segmentor's.
+        own_share: share of steps whose noised mask is the network's own first prediction; half of the others start
+            from pure noise, as a chain does, the rest from the segmentor's answer.
         boundary_weight: extra weight of pixels within 4 px of a true outline; iou_weight: of the soft IoU loss.
         amp: bfloat16 autocast ("auto": on CUDA, and on CPUs with native bfloat16).
         validate_every, save_every: steps; validate_images: per data set.
@@ -44,10 +47,12 @@ class TrainConfig:
     clip: float = 1.0
     ema: float = 0.998
     real_share: float = 0.65
-    own_share: float = 0.25
+    repair_share: float = 0.6
+    label_map_share: float = 0.4
+    own_share: float = 0.6
     collage_share: float = 0.2
     condition_dropout: float = 0.05
-    boundary_weight: float = 1.0
+    boundary_weight: float = 2.0
     iou_weight: float = 0.3
     amp: str = "auto"
     device: str = "auto"
@@ -63,7 +68,7 @@ class TrainConfig:
         for name, low, high in (
             ("steps", 1, 10**8), ("batch_size", 1, 4096), ("crop", 32, 4096), ("lr", 1e-8, 1.0), ("warmup", 0, 10**6),
             ("weight_decay", 0, 10), ("clip", 1e-6, 1e6), ("ema", 0, 0.99999), ("real_share", 0, 1),
-            ("own_share", 0, 1), ("collage_share", 0, 1), ("condition_dropout", 0, 1),
+            ("repair_share", 0, 1), ("label_map_share", 0, 1), ("own_share", 0, 1), ("collage_share", 0, 1), ("condition_dropout", 0, 1),
             ("boundary_weight", 0, 100), ("iou_weight", 0, 100), ("workers", 0, 256), ("validate_every", 1, 10**8),
             ("validate_images", 0, 10**6), ("save_every", 1, 10**8),
         ):  # fmt: skip

@@ -28,13 +28,16 @@ from ..predictions import load_prediction, read_prediction_file
 from ..slots import labels_to_slots, plan_slots, to_slots
 from .collage import collage
 from .config import TrainConfig
-from .corruption import chance, corrupt, hard_labels, uniform, vary_confidence
+from .corruption import chance, corrupt, hard_labels, low_resolution, repair, uniform, vary_confidence
 from .photometric import photometric
+from .rough_labels import rough_labels
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 PREDICTION_SUFFIXES = (".npz", ".npy", ".png")
 CACHE_BYTES = 6 * 2**30
 IGNORE = 255
+MOST_REGIONS = 8
+"""A crop with more classes than this has them grouped at random before synthetic mistakes are made."""
 
 
 @dataclass
@@ -182,12 +185,12 @@ class CropStream(torch.utils.data.Dataset[Sample]):
         sources = [s for s in data.sources if image_path.stem in s.files]
         if chance(self.config.collage_share, generator):
             crop, target = collage(crop, target, lambda: self._filling(generator), IGNORE, generator)
-            probs, target = _synthetic(target, generator)
+            probs, target = _synthetic(target, self.config.label_map_share, generator)
         elif sources and chance(self.config.real_share, generator):
             source = sources[int(torch.randint(len(sources), (), generator=generator))]
             probs, target = self._real(source, image_path.stem, data, mask.shape, target, grid, generator)
         else:
-            probs, target = _synthetic(target, generator)
+            probs, target = _synthetic(target, self.config.label_map_share, generator)
         crop = photometric(crop, generator)
         if chance(self.config.condition_dropout, generator):
             crop = torch.full_like(crop, BLANK)
@@ -224,6 +227,10 @@ class CropStream(torch.utils.data.Dataset[Sample]):
             table = torch.full((256,), IGNORE)
             table[: len(source.merge)] = source.merge
             target = table[target]
+        if chance(self.config.repair_share, generator):
+            probs = repair(probs, target, IGNORE, generator)
+            if chance(0.5, generator):
+                probs = low_resolution(probs, (2, 4, 8)[int(uniform(0, 3, generator))])
         return vary_confidence(probs, generator), target
 
     def _image(self, path: Path) -> Tensor:
@@ -276,18 +283,22 @@ def _random_window(size: torch.Size | tuple[int, ...], crop: int, generator: tor
     return torch.stack([x, y], -1)[None]
 
 
-def _synthetic(target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _synthetic(target: Tensor, label_map_share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Slot probabilities with synthetic mistakes over the classes of the crop, and the target in the same indices."""
     known = target != IGNORE
     classes = target[known].unique()
-    count = max(2, len(classes))
     table = torch.full((256,), IGNORE)
-    table[classes] = torch.arange(len(classes))
-    target = table[target]
+    if len(classes) > MOST_REGIONS:
+        groups = int(torch.randint(2, MOST_REGIONS + 1, (), generator=generator))
+        table[classes] = torch.randint(groups, (len(classes),), generator=generator)
+        target, count = table[target], groups
+    else:
+        table[classes] = torch.arange(len(classes))
+        target, count = table[target], max(2, len(classes))
     probs = F.one_hot(target.masked_fill(~known, 0), count).permute(2, 0, 1).float()
     probs = torch.where(known, probs, 1.0 / count)
-    if chance(0.12, generator):
-        return hard_labels(probs, uniform(0.8, 0.99, generator)), target
+    if chance(label_map_share, generator):
+        return hard_labels(rough_labels(probs, generator), uniform(0.85, 0.95, generator)), target
     return vary_confidence(corrupt(probs, generator), generator), target
 
 

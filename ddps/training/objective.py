@@ -61,10 +61,13 @@ def training_logits(
     prediction = condition.coarse.argmax(1)
     seeds = torch.randint(2**62, (len(prediction),), generator=generator).tolist()
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    if torch.rand((), generator=generator).item() < config.own_share:
-        prediction = _own_prediction(network, condition, kernel, prediction.shape, generators)
     last = schedule.num_steps - 1
-    times = torch.randint(last + 1, (len(prediction),), generator=generator)
+    draw = torch.rand((), generator=generator).item()
+    first = 0 if draw < (1 + config.own_share) / 2 else last
+    if draw < config.own_share:
+        prediction = _own_prediction(network, condition, kernel, prediction.shape, generators)
+        first = last
+    times = torch.randint(first + 1, (len(prediction),), generator=generator)
     mask = kernel.sample(prediction, schedule.alpha_bar[last - times].float().to(prediction.device), generators)
     return network(mask, times.to(mask.device), condition).float()
 

@@ -17,7 +17,7 @@ from ddps.training import TrainConfig
 from ddps.training.data import CropStream, Sample, collate, read_data_set, sample_window
 
 # Settings under which a crop is a window of its image and of a segmentor's prediction, and nothing else.
-PLAIN = {"real_share": 1.0, "collage_share": 0.0, "condition_dropout": 0.0}
+PLAIN = {"real_share": 1.0, "collage_share": 0.0, "condition_dropout": 0.0, "repair_share": 0.0}
 
 
 def config_of(model, *folders, **settings) -> TrainConfig:
