@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -75,6 +76,24 @@ def dense_crf(preset: CrfPreset) -> Method:
         return _finish(answer.reshape(probs.shape), classes, prediction)
 
     return run
+
+
+def bilinear(image: Tensor, prediction: Prediction) -> Tensor:
+    """Every class's map upsampled bilinearly, also a label map's, whose blocks become smooth outlines.
+
+    Args:
+        image: not looked at.
+        prediction: for logits and probabilities this is the segmentor alone.
+
+    Returns:
+        (H, W) int64 labels.
+    """
+    if prediction.kind != "labels":
+        return prediction.argmax()
+    classes = prediction.present.nonzero()[:, 0]
+    one_hot = (prediction.native[None] == classes[:, None, None]).float()
+    smooth = F.interpolate(one_hot[None], prediction.size, mode="bilinear", align_corners=False)[0]
+    return classes[smooth.argmax(0)].masked_fill(prediction.void, prediction.ignore_index)
 
 
 def guided_filter(radius: int = GUIDED_RADIUS, eps: float = GUIDED_EPS) -> Method:

@@ -2,12 +2,10 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import hub
@@ -20,12 +18,13 @@ from .features import refine_features
 from .inputs import ImageLike, load_image
 from .models.fold import folded
 from .models.paper import FeaturesDenoiser
-from .models.slot_unet import BLANK, Condition, Denoised, SlotUNet, channels_last
+from .models.slot_unet import SlotUNet, channels_last
 from .outputs import Refinement, convert_container
 from .predictions import AnyKind, Prediction, PredictionLike, load_prediction
 from .progress import Progress
 from .settings import Settings
-from .slots import plan_slots, slot_kernel, to_slots
+from .slots import plan_slots, to_slots
+from .tile_chain import TileChain, zoom_of
 from .tiling import Tile, plan_tiles
 from .visualize import default_palette
 
@@ -229,9 +228,11 @@ class DDPSRefiner:
         mix = settings.label_mix if known.kind == "labels" else settings.mix
         canvas = Canvas(known, settings.overlap, mix, settings.steps if settings.return_trajectory else 0)
         tiles = plan_tiles(known.size, settings.tile, settings.overlap)
+        assert self._fast is not None
+        chain = TileChain(self._fast, self.schedule, self.config.schedule, settings, self.dtype)
         bar = Progress(len(tiles), "tiles", progress)
         for tile in tiles:
-            self._refine_tile(pixels, known, tile, settings, canvas)
+            self._refine_tile(pixels, known, tile, settings, chain, canvas)
             bar.advance()
         labels, uncertainty = canvas.labels()
         own = known.argmax()
@@ -250,67 +251,22 @@ class DDPSRefiner:
         )
         return convert_container(answer, prediction)
 
-    def _refine_tile(self, pixels: Tensor, known: Prediction, tile: Tile, settings: Settings, canvas: Canvas) -> None:
-        network = self._fast
-        assert network is not None
+    def _refine_tile(
+        self, pixels: Tensor, known: Prediction, tile: Tile, settings: Settings, chain: TileChain, canvas: Canvas
+    ) -> None:
         probs = known.crop(tile.top, tile.left, tile.height, tile.width)
         peak = probs.amax((1, 2))
         if float(probs.amax(0).min()) > SURE or int((peak > 0).sum()) < 2:
             return
-        plan = plan_slots(probs.mean((1, 2)), peak, network.config.max_slots)
+        plan = plan_slots(probs.mean((1, 2)), peak, chain.network.config.max_slots)
         rows, columns = tile.slices_in(Tile(0, 0, *known.size))
-        image = _pad(pixels[:, rows, columns], network.config.stride)
-        slots = _pad(to_slots(probs, plan), network.config.stride)
+        slots = to_slots(probs, plan)
         del probs
-        image, slots = image[None].to(self.device), slots[None].to(self.device)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            condition = network.condition(image.contiguous(memory_format=torch.channels_last), slots)
-            blank = None
-            if settings.guidance_scale:
-                blank = replace(condition, features=network.image_encoder(torch.full_like(image, BLANK)))
-            total: Tensor | None = None
-            for sample in range(settings.num_samples):
-                generator = torch.Generator().manual_seed(_tile_seed(settings.seed, sample, tile))
-                record = canvas.recorder(tile, plan) if sample == 0 else None
-                answer = self._chain(network, condition, blank, settings, generator, record)
-                answer = answer[0, :, : tile.height, : tile.width].float().softmax(0)
-                total = answer if total is None else total + answer
-        assert total is not None
-        canvas.add(tile, plan, total / settings.num_samples)
-
-    def _chain(
-        self,
-        network: SlotUNet,
-        condition: Condition,
-        blank: Condition | None,
-        settings: Settings,
-        generator: torch.Generator,
-        record: samplers.Callback | None,
-    ) -> Tensor:
-        """One run of the sampler; (1, S, H, W) logits."""
-        last: list[Denoised] = []
-
-        def denoiser(mask: Tensor, i: int) -> Tensor:
-            denoised = network.denoise(mask, i, condition)
-            if blank is not None:
-                g, without = settings.guidance_scale, network.denoise(mask, i, blank).logits
-                denoised = replace(denoised, logits=denoised.logits * (1 + g) - g * without)
-            last[:] = [denoised]
-            return denoised.logits
-
-        def callback(step: samplers.Step) -> None:
-            for one in (record, settings.callback):
-                if one is not None:
-                    one(step)
-
-        first = condition.coarse.argmax(1)
-        kernel = slot_kernel(self.config.schedule, condition.slots)
-        if settings.sampler == "single":
-            samplers.single(denoiser, first, kernel, self.schedule, [generator], callback)
-        else:
-            sample = samplers.posterior if settings.sampler == "posterior" else samplers.free
-            sample(denoiser, first, kernel, self.schedule, settings.steps, [generator], callback)
-        return network.finish(last[0], condition)
+        zoom = zoom_of(known.size, self.config.inference.working_size)
+        seeds = [_tile_seed(settings.seed, sample, tile) for sample in range(settings.num_samples)]
+        record = canvas.recorder(tile, plan)
+        answer = chain.refine(pixels[:, rows, columns], slots, zoom, known.kind == "labels", seeds, record)
+        canvas.add(tile, plan, answer)
 
 
 def build_network(config: DDPSConfig) -> nn.Module:
@@ -349,8 +305,3 @@ def _tile_seed(seed: int, sample: int, tile: Tile) -> int:
     for part in (sample, tile.top, tile.left):
         value = (value * 6364136223846793005 + part + 1442695040888963407) % 2**63
     return value
-
-
-def _pad(values: Tensor, stride: int) -> Tensor:
-    height, width = values.shape[-2:]
-    return F.pad(values[None], (0, -width % stride, 0, -height % stride), mode="replicate")[0]

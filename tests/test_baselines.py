@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddps.baselines import CRF_PRESETS, dense_crf, guided_filter
+from ddps.baselines import CRF_PRESETS, bilinear, dense_crf, guided_filter
 from ddps.errors import InputError
 from ddps.predictions import load_prediction
 
@@ -56,6 +56,21 @@ def test_void_stays_and_absent_classes_stay_absent(method, image, truth):
     answer = method(image, load_prediction(labels, SIZE, "labels", 255, 7))
     assert torch.equal(answer == 255, labels == 255)
     assert set(answer.unique().tolist()) <= {0, 2, 255}
+
+
+def test_bilinear_smooths_the_blocks_of_a_label_map(image):
+    rows, columns = np.mgrid[:40, :56]
+    truth = torch.from_numpy(((rows - 20) ** 2 + (columns - 28) ** 2 < 15**2).astype(np.int64)) * 3
+    coarse = load_prediction(truth[2::5, 3::7], SIZE, "labels", 255, 5)
+    smooth = bilinear(image, coarse)
+    assert (smooth != truth).sum() < 0.9 * (coarse.argmax() != truth).sum()
+    probs = load_prediction(torch.rand(3, 10, 14).softmax(0), SIZE, "probs")
+    assert torch.equal(bilinear(image, probs), probs.argmax())
+
+
+def test_bilinear_keeps_void_and_a_map_at_full_size(image, truth):
+    truth[:5] = 255
+    assert torch.equal(bilinear(image, load_prediction(truth, SIZE, "labels", 255, 4)), truth)
 
 
 def test_one_class_only(method, image):

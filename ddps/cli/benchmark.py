@@ -10,7 +10,7 @@ from typing import get_args
 import numpy as np
 import torch
 
-from ..baselines import CRF_PRESETS, GUIDED_EPS, GUIDED_RADIUS, CrfPreset, dense_crf, guided_filter
+from ..baselines import CRF_PRESETS, GUIDED_EPS, GUIDED_RADIUS, CrfPreset, bilinear, dense_crf, guided_filter
 from ..benchmark import Case, Comparison, Figures, Method, refined, segmentor_alone
 from ..errors import InputError
 from ..inputs import load_image
@@ -24,7 +24,7 @@ from .pairs import name_item
 from .report import check_new, to_json, write_text
 
 SEGMENTOR = "segmentor"
-METHODS = ("densecrf", "guided", "single", "refined")
+METHODS = ("bilinear", "densecrf", "guided", "single", "refined")
 ROUGH: tuple[Rough, ...] = get_args(Rough)
 
 
@@ -48,8 +48,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     quality = kinds.add_parser(
         "quality",
         help="what every method does to the masks of segmentors, and to rough ones",
-        description="Compares the segmentor alone, DenseCRF, guided filtering, our refiner in a single pass and our "
-        "refiner with its defaults on the same inputs. The file of --sets holds "
+        description="Compares the segmentor alone, bilinear upsampling, DenseCRF, guided filtering, our refiner in a "
+        "single pass and our refiner with its defaults on the same inputs. The file of --sets holds "
         '{"sets": [{"name", "images", "masks", "classes", "predictions": {segmentor: folder}, "val": {"images", '
         '"masks", "predictions"}}]}; predictions and val may be left out, and paths are relative to the file.',
     )
@@ -106,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
     fixed: dict[str, Method] = {}
     if refiner is not None:
         fixed = {"single": refined(refiner, "single"), "refined": refined(refiner)}
+    if "bilinear" in args.methods:
+        fixed["bilinear"] = bilinear
     if "guided" in args.methods:
         fixed["guided"] = guided_filter()
     if "densecrf" in args.methods:
@@ -154,11 +156,14 @@ def _measure(
     methods: dict[str, Method] = {SEGMENTOR: segmentor_alone}
     labels = {
         SEGMENTOR: "segmentor alone",
+        "bilinear": "bilinear upsampling",
         "guided": f"guided filter r {GUIDED_RADIUS}, eps {GUIDED_EPS:g}",
         "single": "ddps, single pass",
         "refined": "ddps",
     }
     for name in args.methods:
+        if name == "bilinear" and plan.input_name not in ROUGH:
+            continue  # the segmentor alone is that already
         if name == "densecrf":
             preset, how = _choose_preset(plan, args, advance)
             methods[name], labels[name] = dense_crf(preset), f"DenseCRF {preset} ({how})"

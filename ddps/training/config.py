@@ -68,7 +68,8 @@ class TrainConfig:
         for name, low, high in (
             ("steps", 1, 10**8), ("batch_size", 1, 4096), ("crop", 32, 4096), ("lr", 1e-8, 1.0), ("warmup", 0, 10**6),
             ("weight_decay", 0, 10), ("clip", 1e-6, 1e6), ("ema", 0, 0.99999), ("real_share", 0, 1),
-            ("repair_share", 0, 1), ("label_map_share", 0, 1), ("own_share", 0, 1), ("collage_share", 0, 1), ("condition_dropout", 0, 1),
+            ("repair_share", 0, 1), ("label_map_share", 0, 1),
+            ("own_share", 0, 1), ("collage_share", 0, 1), ("condition_dropout", 0, 1),
             ("boundary_weight", 0, 100), ("iou_weight", 0, 100), ("workers", 0, 256), ("validate_every", 1, 10**8),
             ("validate_images", 0, 10**6), ("save_every", 1, 10**8),
         ):  # fmt: skip

@@ -1,4 +1,4 @@
-"""A ground-truth mask as a hasty annotator or a coarse tool leaves it: label maps that do not say where they are unsure.
+"""A true mask as a hasty annotator or a coarse tool leaves it: label maps that do not say where they are unsure.
 
 Outlines cut short like polygons, coarse grids shown in blocks, classes grown over their neighbours or eaten by them,
 and, every fifth time, the truth itself, which has to stay as it is.

@@ -110,3 +110,31 @@ def test_chance_and_uniform():
     assert all(corruption.chance(1, generator) for _ in range(50))
     drawn = [corruption.uniform(2, 5, generator) for _ in range(200)]
     assert min(drawn) >= 2 and max(drawn) < 5 and max(drawn) - min(drawn) > 2
+
+
+def test_distance_to_an_outline_is_counted_in_pixels():
+    labels = torch.zeros(9, 20, dtype=torch.int64)
+    labels[:, 10:] = 4
+    row = corruption.outline_distance(labels, 5)[4]
+    assert row[5:15].tolist() == [4, 3, 2, 1, 0, 0, 1, 2, 3, 4] and float(row.max()) == 5
+
+
+def test_mending_repairs_mistakes_deep_inside_and_keeps_confidence():
+    truth = F.one_hot((torch.arange(96) >= 48).long().expand(96, 96), 2).permute(2, 0, 1).float()
+    labels = truth.argmax(0)
+    labels[:10] = 255
+    probs = truth * 0.6 + 0.2
+    probs[:, :, 60:80] = probs[:, :, 60:80].flip(0)
+    probs[:, :, 46:50] = probs[:, :, 46:50].flip(0)
+    mended = [corruption.repair(probs, labels, 255, seeded(seed)) for seed in range(30)]
+    wrong = [(one.argmax(0) != labels) & (labels != 255) for one in mended]
+    deep = torch.tensor([float(one[:, 62:78].float().sum()) for one in wrong])
+    all_of_them = float((labels != 255)[:, 62:78].sum())
+    assert float(deep.min()) < 0.1 * all_of_them and float(deep.max()) > 0.5 * all_of_them
+    # beside the outline most mistakes stay, void is left alone, what was right stays right
+    kept = torch.stack([one[10:, 47:49].float().mean() for one in wrong])
+    assert float(kept.mean()) > 0.7 and float(deep.mean()) < 0.6 * all_of_them
+    assert all(torch.equal(one[:, :10], probs[:, :10]) for one in mended)
+    assert all(torch.equal(one[:, :, :46], probs[:, :, :46]) for one in mended)
+    for one in mended:
+        torch.testing.assert_close(one.sort(0).values, probs.sort(0).values)

@@ -1,0 +1,203 @@
+"""One tile through the chain: from the segmentor's probabilities over slots to refined ones.
+
+An outline cannot be finer than the grid that it is drawn on. A small image is therefore enlarged: the first pass sees
+it at its own size, which shows the most around every pixel, and the later ones draw on the finer grid.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .config import ScheduleConfig
+from .diffusion import samplers
+from .diffusion.schedules import Schedule
+from .models.slot_unet import BLANK, Condition, Denoised, SlotUNet
+from .settings import Settings
+from .slots import slot_kernel
+
+MOST_ZOOM = 2.0
+
+
+def zoom_of(size: tuple[int, int], working_size: int) -> float:
+    """How much an image of (H, W) pixels is enlarged for its short side to have `working_size` pixels, at most twice.
+
+    1 where it has as many already, and where `working_size` is 0.
+    """
+    return min(MOST_ZOOM, max(1.0, working_size / min(size)))
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A tile at one size: what the network sees of it.
+
+    Attributes:
+        condition: with the image.
+        blank: without it, for guidance; None where there is none.
+        height, width: of the enlarged tile, before padding, in pixels.
+    """
+
+    condition: Condition
+    blank: Condition | None
+    height: int
+    width: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the mask at stride 2, with padding."""
+        return self.condition.coarse.shape[-2], self.condition.coarse.shape[-1]
+
+
+class TileChain:
+    """Runs the chains of one call of `refine`, tile by tile.
+
+    Args:
+        network: on its device, ready for inference.
+        schedule, schedule_config: of the model.
+        settings: of the call.
+        dtype: of autocast; float32 for none.
+    """
+
+    def __init__(
+        self,
+        network: SlotUNet,
+        schedule: Schedule,
+        schedule_config: ScheduleConfig,
+        settings: Settings,
+        dtype: torch.dtype,
+    ):
+        self.network, self.schedule, self.settings, self.dtype = network, schedule, settings, dtype
+        self.kernel_config = schedule_config
+        self.device = next(network.parameters()).device
+
+    @torch.no_grad()
+    def refine(
+        self,
+        image: Tensor,
+        slots: Tensor,
+        zoom: float,
+        crisp: bool,
+        seeds: Sequence[int],
+        record: samplers.Callback | None = None,
+    ) -> Tensor:
+        """Refined probabilities of one tile, averaged over one chain per seed.
+
+        Args:
+            image: (3, h, w) in [0, 1].
+            slots: (S, h, w) the segmentor's probabilities, summing to 1.
+            zoom: >= 1, how much the tile is enlarged for all passes but the first of several.
+            crisp: the slots come from a label map, whose outlines enlarging must not soften.
+            seeds: of the chains.
+            record: called with every `Step` of the first chain, its logits on the tile's own grid at stride 2.
+
+        Returns:
+            (S, h, w) float32.
+        """
+        height, width = image.shape[-2:]
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            last = self._view(image, slots, zoom, crisp)
+            several = self.settings.steps > 1
+            first = self._view(image, slots, 1.0, crisp) if zoom > 1 and several else last
+            total = torch.zeros(())
+            for index, seed in enumerate(seeds):
+                total = total + self._chain(first, last, seed, (height, width), record if index == 0 else None)
+        return total / len(seeds)
+
+    def _view(self, image: Tensor, slots: Tensor, zoom: float, crisp: bool) -> View:
+        size = image.shape[-2], image.shape[-1]
+        if zoom > 1:
+            size = math.ceil(size[0] * zoom), math.ceil(size[1] * zoom)
+            image = F.interpolate(image[None], size, mode="bicubic", align_corners=False)[0].clamp(0, 1)
+            if crisp:
+                slots = F.interpolate(slots[None], size, mode="nearest-exact")[0]
+            else:
+                slots = F.interpolate(slots[None], size, mode="bilinear", align_corners=False)[0]
+        stride = self.network.config.stride
+        image, slots = pad_to(image, stride)[None].to(self.device), pad_to(slots, stride)[None].to(self.device)
+        condition = self.network.condition(image.contiguous(memory_format=torch.channels_last), slots)
+        blank = None
+        if self.settings.guidance_scale:
+            blank = replace(condition, features=self.network.image_encoder(torch.full_like(image, BLANK)))
+        return View(condition, blank, *size)
+
+    def _chain(
+        self, first: View, last: View, seed: int, size: tuple[int, int], record: samplers.Callback | None
+    ) -> Tensor:
+        """(S, h, w) float32 probabilities of one run of the sampler."""
+        passes: dict[View, Denoised] = {}
+
+        def denoiser(mask: Tensor, i: int) -> Tensor:
+            view = last if passes else first
+            passes[view] = self._denoise(view, resize_mask(mask, last, view), i)
+            return resize_logits(passes[view].logits, view, last)
+
+        def callback(step: samplers.Step) -> None:
+            if record is not None:
+                grid = -(-size[0] // 2), -(-size[1] // 2)
+                record(replace(step, logits=_resize(_unpad(step.logits, last), grid)))
+            if self.settings.callback is not None:
+                self.settings.callback(step)
+
+        kernel = slot_kernel(self.kernel_config, last.condition.slots)
+        generators = [torch.Generator().manual_seed(seed)]
+        prediction = last.condition.coarse.argmax(1)
+        if self.settings.sampler == "single":
+            samplers.single(denoiser, prediction, kernel, self.schedule, generators, callback)
+        else:
+            sample = samplers.posterior if self.settings.sampler == "posterior" else samplers.free
+            sample(denoiser, prediction, kernel, self.schedule, self.settings.steps, generators, callback)
+        opinions = [self._finish(view, denoised, size) for view, denoised in passes.items()]
+        return torch.stack(opinions).mean(0).softmax(0)
+
+    def _finish(self, view: View, denoised: Denoised, size: tuple[int, int]) -> Tensor:
+        """(S, h, w) float32 log-probabilities at the tile's own size."""
+        logits = self.network.finish(denoised, view.condition)[..., : view.height, : view.width]
+        return _resize(logits, size)[0].log_softmax(0)
+
+    def _denoise(self, view: View, mask: Tensor, i: int) -> Denoised:
+        denoised = self.network.denoise(mask, i, view.condition)
+        if view.blank is None:
+            return denoised
+        g, without = self.settings.guidance_scale, self.network.denoise(mask, i, view.blank).logits
+        return replace(denoised, logits=denoised.logits * (1 + g) - g * without)
+
+
+def resize_mask(mask: Tensor, of: View, to: View) -> Tensor:
+    """A (B, h, w) mask on one view's grid at the places of another's: noise stays noise."""
+    if of is to:
+        return mask
+    indices = []
+    for have, want, real_have, real_want in zip(
+        of.grid, to.grid, (of.height, of.width), (to.height, to.width), strict=True
+    ):
+        centres = (torch.arange(want, device=mask.device) + 0.5) * (real_have / real_want)
+        indices.append(centres.long().clamp(max=have - 1))
+    return mask[:, indices[0][:, None], indices[1]]
+
+
+def resize_logits(logits: Tensor, of: View, to: View) -> Tensor:
+    """(B, S, h, w) logits on one view's grid, bilinearly on another's."""
+    if of is to:
+        return logits
+    rows, columns = -(-to.height // 2), -(-to.width // 2)
+    resized = _resize(_unpad(logits, of), (rows, columns))
+    return F.pad(resized, (0, to.grid[1] - columns, 0, to.grid[0] - rows), mode="replicate").to(logits.dtype)
+
+
+def _unpad(logits: Tensor, of: View) -> Tensor:
+    return logits[..., : -(-of.height // 2), : -(-of.width // 2)]
+
+
+def _resize(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    if logits.shape[-2:] == size:
+        return logits.float()
+    return F.interpolate(logits.float(), size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def pad_to(values: Tensor, stride: int) -> Tensor:
+    """(C, h, w) with its last rows and columns repeated up to multiples of `stride`."""
+    height, width = values.shape[-2:]
+    return F.pad(values[None], (0, -width % stride, 0, -height % stride), mode="replicate")[0]
