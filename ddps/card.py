@@ -41,7 +41,7 @@ def model_card(
         f"# {name}",
         "Makes the masks of a semantic segmentor better: a discrete diffusion model of masks "
         "([DDPS](https://arxiv.org/abs/2306.01721)) re-noises and denoises the segmentor's prediction, guided by "
-        + ("the segmentor's own features." if isinstance(config.network, FeaturesNetwork) else "the image."),
+        + ("the segmentor's own features." if _wants_features(config) else "the image."),
         "## Use",
         _usage(config, source),
         "## The model",
@@ -56,8 +56,9 @@ def model_card(
 
 
 def _usage(config: DDPSConfig, source: str) -> str:
-    features = isinstance(config.network, FeaturesNetwork)
-    call = "refiner.refine(image, logits, features=features)" if features else "refiner.refine(image, logits)"
+    call = "refiner.refine(image, logits, features=features)"
+    if not _wants_features(config):
+        call = "refiner.refine(image, logits)" if config.backbone is None else "refiner.refine(image)"
     return "\n".join(
         [
             "```python",
@@ -75,6 +76,16 @@ def _facts(config: DDPSConfig, parameters: int | None) -> list[tuple[str, str]]:
     network, schedule, inference = config.network, config.schedule, config.inference
     any_number = "any number" if config.labels.num_classes is None else str(config.labels.num_classes)
     facts = [("classes", any_number), ("ignored label", str(config.labels.ignore_index))]
+    if config.labels.void_first:
+        facts.append(("network's own classes", "one more, void first"))
+    if config.backbone is not None:
+        facts.append(
+            (
+                "encoder",
+                f"Mix Transformer, widths {_numbers(config.backbone.embed_dims)}, "
+                f"depths {_numbers(config.backbone.depths)}",
+            )
+        )
     if isinstance(network, FeaturesNetwork):
         facts += [
             ("condition", f"feature maps of {_numbers(network.in_channels)} channels"),
@@ -94,6 +105,10 @@ def _facts(config: DDPSConfig, parameters: int | None) -> list[tuple[str, str]]:
         ("defaults", f"sampler {inference.sampler}, {inference.steps} steps"),
         ("share in the answer", f"{inference.mix:g}, for label maps {inference.label_mix:g}"),
     ]
+
+
+def _wants_features(config: DDPSConfig) -> bool:
+    return isinstance(config.network, FeaturesNetwork) and config.backbone is None
 
 
 def _numbers(values: Sequence[int]) -> str:

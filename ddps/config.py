@@ -13,20 +13,31 @@ from typing import Any, Literal, TypeVar
 
 from .errors import InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """Which classes a refiner answers in. `num_classes=None` means any number (the universal model)."""
+    """Which classes a refiner answers in. `num_classes=None` means any number (the universal model).
+
+    With `void_first` the network has one class more than its users: its index 0 is void, its index k + 1 is their
+    class k. Everything here counts the users' classes (the paper's models: ADE20K 151 and 150, Cityscapes 20 and 19).
+    """
 
     num_classes: int | None = None
     names: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
     ignore_index: int = 255
+    void_first: bool = False
 
     def validate(self) -> None:
+        if self.void_first and (self.num_classes is None or 0 <= self.ignore_index < self.num_classes):
+            raise InputError(
+                "labels.num_classes, and labels.ignore_index that is no class, with labels.void_first",
+                f"{self.num_classes} classes, ignore_index {self.ignore_index}",
+                "the number of classes without void, and 255",
+            )
         if self.num_classes is not None:
             check_range("labels.num_classes", self.num_classes, 1, 65536)
         check_range("labels.ignore_index", self.ignore_index, -(2**31), 2**31 - 1)
@@ -111,11 +122,57 @@ class FeaturesNetwork:
 
 
 @dataclass(frozen=True)
+class BackboneConfig:
+    """The encoder of a whole model: the Mix Transformer of SegFormer (MiT, arXiv 2105.15203); defaults are MiT-B2.
+
+    One entry per stage, finest first. `mean` and `std` normalise RGB values from 0 to 255.
+    """
+
+    kind: Literal["mit"] = "mit"
+    embed_dims: tuple[int, ...] = (64, 128, 320, 512)
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+    num_heads: tuple[int, ...] = (1, 2, 5, 8)
+    sr_ratios: tuple[int, ...] = (8, 4, 2, 1)
+    patch_sizes: tuple[int, ...] = (7, 3, 3, 3)
+    strides: tuple[int, ...] = (4, 2, 2, 2)
+    mlp_ratio: int = 4
+    qkv_bias: bool = True
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    def validate(self) -> None:
+        stages = len(self.embed_dims)
+        check_range("backbone.embed_dims", stages, 1, 8)
+        for name, most in (
+            ("embed_dims", 4096),
+            ("depths", 128),
+            ("num_heads", 64),
+            ("sr_ratios", 64),
+            ("patch_sizes", 63),
+            ("strides", 32),
+        ):
+            values = getattr(self, name)
+            if len(values) != stages:
+                raise InputError(f"backbone.{name} with {stages} entries", f"{len(values)}", "one per stage")
+            for value in values:
+                check_range(f"backbone.{name}", value, 1, most)
+        for width, heads in zip(self.embed_dims, self.num_heads, strict=True):
+            if width % heads:
+                raise InputError("backbone.num_heads that divide embed_dims", f"{heads} and {width}", "a divisor")
+        check_range("backbone.mlp_ratio", self.mlp_ratio, 1, 16)
+        for value in self.mean:
+            check_range("backbone.mean", value, 0, 255)
+        for value in self.std:
+            check_range("backbone.std", value, 1, 255)
+
+
+@dataclass(frozen=True)
 class InferenceConfig:
     """Defaults of `refine`; every one of them can be overridden per call.
 
     `mix` is the share m of the refiner q in the answer, p^(1-m) · q^m, where p are the segmentor's own probabilities;
-    `label_mix` is m for label maps, which do not say how sure they are.
+    `label_mix` is m for label maps, which do not say how sure they are. An image whose short side has fewer than
+    `working_size` pixels is refined enlarged, at most twice.
     """
 
     steps: int = 2
@@ -124,6 +181,7 @@ class InferenceConfig:
     label_mix: float = 1.0
     tile: int = 768
     overlap: int = 96
+    working_size: int = 0
 
     def validate(self) -> None:
         check_range("inference.steps", self.steps, 1, 4096)
@@ -131,6 +189,7 @@ class InferenceConfig:
         check_range("inference.label_mix", self.label_mix, 0, 1)
         check_range("inference.tile", self.tile, 64, 8192)
         check_range("inference.overlap", self.overlap, 0, self.tile // 2)
+        check_range("inference.working_size", self.working_size, 0, 8192)
 
 
 @dataclass(frozen=True)
@@ -142,12 +201,37 @@ class DDPSConfig:
     labels: LabelSpace = field(default_factory=LabelSpace)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     network: LogitsNetwork | FeaturesNetwork = field(default_factory=LogitsNetwork)
+    backbone: BackboneConfig | None = None
     inference: InferenceConfig = field(default_factory=InferenceConfig)
 
     def __post_init__(self) -> None:
         check_range("format_version", self.format_version, 1, FORMAT_VERSION)
-        for part in (self.labels, self.schedule, self.network, self.inference):
-            part.validate()
+        for part in (self.labels, self.schedule, self.network, self.inference, self.backbone):
+            if part is not None:
+                part.validate()
+        if isinstance(self.network, FeaturesNetwork):
+            self._check_paper(self.network)
+        elif self.backbone is not None or self.labels.void_first:
+            raise InputError(
+                "no backbone, and labels.void_first false, for a network with conditioning 'logits'",
+                "one of them",
+                "network.conditioning 'features'",
+            )
+
+    def _check_paper(self, network: FeaturesNetwork) -> None:
+        labels = self.labels
+        if labels.num_classes is not None and labels.num_classes + labels.void_first != network.num_classes:
+            raise InputError(
+                f"network.num_classes {labels.num_classes + labels.void_first}, from labels",
+                str(network.num_classes),
+                "labels.num_classes without the void class, and labels.void_first where the network has one",
+            )
+        if self.backbone is not None and self.backbone.embed_dims != network.in_channels:
+            raise InputError(
+                f"network.in_channels {self.backbone.embed_dims}, as the backbone gives",
+                str(network.in_channels)[:100],
+                "the same widths in both",
+            )
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
@@ -169,7 +253,21 @@ class DDPSConfig:
                 raise InputError(
                     f"format_version up to {FORMAT_VERSION}", str(version), "upgrading: pip install -U ddps"
                 )
+            if version == 1 and not isinstance(version, bool):
+                data = _from_version_1(data)
         return build(cls, data, "config")
+
+
+def _from_version_1(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 added whole models, which version 1 files are not."""
+    labels = data.get("labels")
+    if isinstance(labels, dict):
+        labels = {"void_first": False, **labels}
+    # Only what is there: a missing part is named later.
+    new = {"labels": labels} if "labels" in data else {}
+    if isinstance(inference := data.get("inference"), dict):
+        new["inference"] = {"working_size": 0, **inference}
+    return {"backbone": None, **data, **new, "format_version": 2}
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
@@ -202,7 +300,8 @@ def convert(value: object, hint: Any, where: str) -> Any:
             return None
         options = [a for a in args if a is not type(None)]
         if dataclasses.is_dataclass(options[0]):
-            return build(_network_class(value, where), value, where)
+            chosen = typing.cast(type, options[0]) if len(options) == 1 else _network_class(value, where)
+            return build(chosen, value, where)
         return convert(value, options[0], where)
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type, hint), value, where)
@@ -219,7 +318,7 @@ def convert(value: object, hint: Any, where: str) -> Any:
             raise InputError(f"{where} with {len(args)} entries", str(len(value)), "giving all of them")
         return tuple(convert(v, a, f"{where}[{i}]") for i, (v, a) in enumerate(zip(value, args, strict=True)))
     wanted = (int, float) if hint is float else hint
-    if not isinstance(value, wanted) or isinstance(value, bool):
+    if not isinstance(value, wanted) or isinstance(value, bool) != (hint is bool):
         raise InputError(f"{where} as {hint.__name__}", f"{type(value).__name__} {value!r}"[:80], "correcting it")
     return value
 

@@ -126,6 +126,12 @@ class SegmentationMetrics:
         self.confusion._add(*pair)
         self.boundary._add(*pair)
 
+    def add(self, other: "SegmentationMetrics") -> None:
+        """Adds what another one has counted, over the same classes."""
+        self.confusion.counts += other.confusion.counts
+        self.boundary.intersection += other.boundary.intersection
+        self.boundary.union += other.boundary.union
+
     def as_dict(self) -> dict[str, float]:
         """`miou`, `mbiou` and `accuracy` in percent; nan when no pixel counted."""
         return {

@@ -1,8 +1,8 @@
 """What `refine` gives back."""
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
@@ -34,6 +34,7 @@ class Refinement:
         names: name of every class, or empty.
         trajectory: label maps (H, W) int64 after every step, with `return_trajectory=True`.
         seconds: time that refinement took.
+        after: number of steps → the answer after so many steps of the same chain, with `after`.
     """
 
     labels: Array
@@ -44,6 +45,7 @@ class Refinement:
     names: tuple[str, ...] = ()
     trajectory: Sequence[Array] | None = None
     seconds: float = 0.0
+    after: Mapping[int, "Refinement"] = field(default_factory=dict)
 
     @cached_property
     def probs(self) -> Array | None:
@@ -135,6 +137,7 @@ def convert_container(refinement: Refinement, like: object) -> Refinement:
         uncertainty=convert(refinement.uncertainty),
         changed=convert(refinement.changed),
         trajectory=None if refinement.trajectory is None else [convert(step) for step in refinement.trajectory],
+        after={step: convert_container(answer, like) for step, answer in refinement.after.items()},
     )
 
 

@@ -76,6 +76,15 @@ class Prediction:
             values[k] = plane
         return values.softmax(0) if self.kind == "logits" else values
 
+    def cut(self, top: int, left: int, height: int, width: int) -> "Prediction":
+        """The prediction of a window of the image, as if the image were that window; arguments as for `crop`."""
+        if (height, width) == self.size:
+            return self
+        if self.kind == "labels":
+            return replace(self, native=self._nearest(top, left, height, width), size=(height, width))
+        native = self.crop(top, left, height, width)
+        return replace(self, native=native, size=(height, width), kind="probs")
+
     def probs(self) -> Tensor:
         """(K, H, W) float32 probabilities of the whole image."""
         return self.crop(0, 0, *self.size)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from . import hub
+from .batches import is_batch, prediction_list
 from .canvas import Canvas
 from .config import DDPSConfig, LogitsNetwork
 from .diffusion import samplers
 from .diffusion.schedules import Schedule, make_schedule
 from .errors import InputError
-from .features import refine_features
+from .features import PaperCall
 from .inputs import ImageLike, load_image
 from .models.fold import folded
 from .models.paper import FeaturesDenoiser
@@ -22,6 +24,7 @@ from .models.slot_unet import SlotUNet, channels_last
 from .outputs import Refinement, convert_container
 from .predictions import AnyKind, Prediction, PredictionLike, load_prediction
 from .progress import Progress
+from .segmentors import ImageDenoiser
 from .settings import Settings
 from .slots import plan_slots, to_slots
 from .tile_chain import TileChain, zoom_of
@@ -125,11 +128,13 @@ class DDPSRefiner:
         tile: int | None = None,
         ignore_index: int = 255,
         num_classes: int | None = None,
-        features: Sequence[Tensor] | None = None,
+        features: Sequence[Tensor] | Sequence[Sequence[Tensor]] | None = None,
+        raw_labels: bool = False,
         return_trajectory: bool = False,
         return_probs: bool = True,
         progress: bool = False,
         callback: samplers.Callback | None = None,
+        after: Sequence[int] = (),
     ) -> Refinement | list[Refinement]:
         """Refines one prediction, or a list of them.
 
@@ -147,11 +152,16 @@ class DDPSRefiner:
             tile: side of the tiles in pixels that larger images are cut into; None for the model's default.
             ignore_index: label of void pixels in label maps; they stay void.
             num_classes: K of a label map, where its largest id does not tell.
-            features: strides 4 to 32 of the segmentor, (1, C, h, w) each, for models conditioned on features only.
+            features: for models conditioned on features: strides 4 to 32 of the segmentor, (1, C, h, w) each; for a
+                batch (B, C, h, w) each, or one such list per image. Whole models need neither these nor a prediction.
+            raw_labels: answer (and read `prediction`) in the network's own label space, where a whole model may count
+                void as class 0, instead of the users', in which void is `ignore_index`.
             return_trajectory: keep the label map after every step.
             return_probs: False leaves `probs` None.
             progress: a bar on stderr over tiles and images, on a terminal.
             callback: called with every `diffusion.samplers.Step`.
+            after: increasing numbers of steps, up to `steps`, after which the same chain answers as well
+                (`Refinement.after`); each takes about as much memory as the answer itself.
 
         Returns:
             A Refinement at image size, or a list of them for a batch.
@@ -170,30 +180,35 @@ class DDPSRefiner:
             tile=tile,
             return_trajectory=return_trajectory,
             callback=callback,
+            after=after,
         )
         if isinstance(self.network, FeaturesDenoiser):
-            if features is None or _is_batch(image):
-                expected = "one image and its features=[stride 4, 8, 16, 32]"
-                raise InputError(expected, "no features, or a batch", "one image at a time, with its features")
-            size = load_image(cast(ImageLike, image)).shape[-2:]
-            given = cast(PredictionLike | None, prediction)
-            known = None if given is None else self._load(given, (size[0], size[1]), kind, ignore_index, num_classes)
-            answer = refine_features(
-                self.network, self.config, self.schedule, features, (size[0], size[1]), known, settings, return_probs
+            call = PaperCall(
+                self.network,
+                self.config,
+                self.schedule,
+                self.dtype,
+                settings,
+                kind,
+                ignore_index,
+                num_classes,
+                raw_labels,
+                return_probs,
+                progress,
             )
-            return convert_container(answer, features[0] if given is None else given)
+            return call.refine(image, features, prediction)
         if features is not None:
             raise InputError("a prediction for this model", "features", "a model with network.conditioning=features")
         if prediction is None:
             raise InputError("the segmentor's prediction", "None", "logits (K, h, w), or a label map (h, w)")
-        if not _is_batch(image):
+        if not is_batch(image):
             if isinstance(prediction, Tensor) and prediction.ndim == 4 and len(prediction) == 1:
                 prediction = prediction[0]
             image, prediction = cast(ImageLike, image), cast(PredictionLike, prediction)
             return self._refine_one(
                 image, prediction, kind, ignore_index, num_classes, settings, return_probs, progress
             )
-        images, predictions = list(cast(Sequence[ImageLike], image)), _as_list(prediction)
+        images, predictions = list(cast(Sequence[ImageLike], image)), prediction_list(prediction)
         if len(images) != len(predictions):
             raise InputError(f"a prediction for each of {len(images)} images", str(len(predictions)), "as many of both")
         bar = Progress(len(images), "refining", progress)
@@ -226,33 +241,46 @@ class DDPSRefiner:
         pixels = load_image(image)
         known = self._load(prediction, (pixels.shape[-2], pixels.shape[-1]), kind, ignore_index, num_classes)
         mix = settings.label_mix if known.kind == "labels" else settings.mix
-        canvas = Canvas(known, settings.overlap, mix, settings.steps if settings.return_trajectory else 0)
+        canvases = [Canvas(known, settings.overlap, mix) for _ in settings.after]
+        canvases.append(Canvas(known, settings.overlap, mix, settings.steps if settings.return_trajectory else 0))
         tiles = plan_tiles(known.size, settings.tile, settings.overlap)
         assert self._fast is not None
         chain = TileChain(self._fast, self.schedule, self.config.schedule, settings, self.dtype)
         bar = Progress(len(tiles), "tiles", progress)
         for tile in tiles:
-            self._refine_tile(pixels, known, tile, settings, chain, canvas)
+            self._refine_tile(pixels, known, tile, settings, chain, canvases)
             bar.advance()
-        labels, uncertainty = canvas.labels()
         own = known.argmax()
-        void = known.void
-        labels[void] = ignore_index
-        classes = self.config.labels
-        answer = Refinement(
-            labels=labels,
-            probs_source=canvas.probs if return_probs else None,
-            uncertainty=uncertainty,
-            changed=(labels != own) & ~void,
-            palette=classes.palette or default_palette(known.num_classes),
-            names=classes.names,
-            trajectory=canvas.trajectory() if settings.return_trajectory else None,
+        *before, answer = [self._answer(known, own, canvas, return_probs) for canvas in canvases]
+        answer = replace(
+            answer,
+            trajectory=canvases[-1].trajectory() if settings.return_trajectory else None,
             seconds=time.perf_counter() - started,
+            after=dict(zip(settings.after, before, strict=True)),
         )
         return convert_container(answer, prediction)
 
+    def _answer(self, known: Prediction, own: Tensor, canvas: Canvas, return_probs: bool) -> Refinement:
+        labels, uncertainty = canvas.labels()
+        labels[known.void] = known.ignore_index
+        classes = self.config.labels
+        return Refinement(
+            labels=labels,
+            probs_source=canvas.probs if return_probs else None,
+            uncertainty=uncertainty,
+            changed=(labels != own) & ~known.void,
+            palette=classes.palette or default_palette(known.num_classes),
+            names=classes.names,
+        )
+
     def _refine_tile(
-        self, pixels: Tensor, known: Prediction, tile: Tile, settings: Settings, chain: TileChain, canvas: Canvas
+        self,
+        pixels: Tensor,
+        known: Prediction,
+        tile: Tile,
+        settings: Settings,
+        chain: TileChain,
+        canvases: Sequence[Canvas],
     ) -> None:
         probs = known.crop(tile.top, tile.left, tile.height, tile.width)
         peak = probs.amax((1, 2))
@@ -264,16 +292,19 @@ class DDPSRefiner:
         del probs
         zoom = zoom_of(known.size, self.config.inference.working_size)
         seeds = [_tile_seed(settings.seed, sample, tile) for sample in range(settings.num_samples)]
-        record = canvas.recorder(tile, plan)
-        answer = chain.refine(pixels[:, rows, columns], slots, zoom, known.kind == "labels", seeds, record)
-        canvas.add(tile, plan, answer)
+        record = canvases[-1].recorder(tile, plan)
+        answers = chain.refine_after(pixels[:, rows, columns], slots, zoom, known.kind == "labels", seeds, record)
+        for canvas, answer in zip(canvases, answers, strict=True):
+            canvas.add(tile, plan, answer)
 
 
 def build_network(config: DDPSConfig) -> nn.Module:
     """The network that a config describes, with random weights."""
     if isinstance(config.network, LogitsNetwork):
         return SlotUNet(config.network)
-    return FeaturesDenoiser(config.network, config.schedule)
+    if config.backbone is None:
+        return FeaturesDenoiser(config.network, config.schedule)
+    return ImageDenoiser(config.network, config.schedule, config.backbone)
 
 
 def _find_device(device: str | torch.device | None) -> torch.device:
@@ -285,18 +316,6 @@ def _find_device(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError("a device that torch can use here", f"{device} ({error})"[:160], "device='cpu'") from None
     return found
-
-
-def _is_batch(image: object) -> bool:
-    return isinstance(image, list | tuple) or (isinstance(image, Tensor) and image.ndim == 4)
-
-
-def _as_list(prediction: object) -> list[PredictionLike]:
-    if isinstance(prediction, list | tuple):
-        return list(prediction)
-    if hasattr(prediction, "ndim") and prediction.ndim in (3, 4):
-        return list(prediction)  # type: ignore[call-overload]
-    raise InputError("predictions as a list or (B, K, h, w)", type(prediction).__name__, "one prediction per image")
 
 
 def _tile_seed(seed: int, sample: int, tile: Tile) -> int:

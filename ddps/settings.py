@@ -1,6 +1,8 @@
 """How one call of `refine` runs: the user's keywords over the model's defaults, checked."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .config import InferenceConfig
 from .diffusion.samplers import Callback
@@ -22,6 +24,7 @@ class Settings:
     label_mix: float
     return_trajectory: bool
     callback: Callback | None
+    after: tuple[int, ...] = ()
 
     @classmethod
     def over(
@@ -37,6 +40,7 @@ class Settings:
         tile: int | None,
         return_trajectory: bool,
         callback: Callback | None,
+        after: Sequence[int] = (),
     ) -> "Settings":
         """Fills in the model's defaults.
 
@@ -63,8 +67,13 @@ class Settings:
         number = isinstance(guidance_scale, int | float) and not isinstance(guidance_scale, bool)
         if not number or not 0 <= guidance_scale <= 100:
             raise InputError("guidance_scale from 0 to 100", repr(guidance_scale)[:60], "0 for none")
+        steps = 1 if sampler == "single" else steps
+        whole = all(isinstance(number, int) and 1 <= number <= steps for number in after)
+        if not whole or any(one >= other for one, other in pairwise(after)):
+            expected = f"after as increasing numbers of steps from 1 to {steps}"
+            raise InputError(expected, repr(tuple(after))[:60], f"after=(1, {steps})" if steps > 1 else "after=(1,)")
         return cls(
-            steps=1 if sampler == "single" else steps,
+            steps=steps,
             sampler=sampler,
             seed=seed,
             num_samples=num_samples,
@@ -75,4 +84,5 @@ class Settings:
             label_mix=defaults.label_mix,
             return_trajectory=return_trajectory,
             callback=callback,
+            after=tuple(after),
         )

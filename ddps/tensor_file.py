@@ -53,7 +53,7 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
             tensors = {name: file.get_tensor(name).to(like.dtype, copy=True) for name, like in expected.items()}
     except SafetensorError as error:
         raise InputError(f"{path} as safetensors", one_line(error), "downloading or saving the model again") from error
-    _refuse_non_finite(tensors, str(path))
+    refuse_non_finite(tensors, str(path))
     return tensors
 
 
@@ -69,7 +69,7 @@ def write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor], *, half: bool =
         InputError: a value is not finite (in float16, with `half`).
     """
     stored = {name: _storable(tensor, half) for name, tensor in tensors.items()}
-    _refuse_non_finite(stored, "float16 weights" if half else "weights")
+    refuse_non_finite(stored, "float16 weights" if half else "weights")
     save_file(stored, file.name, metadata={"format": "pt"})
 
 
@@ -105,7 +105,8 @@ def _storable(tensor: Tensor, half: bool) -> Tensor:
     return tensor.detach().to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)
 
 
-def _refuse_non_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+def refuse_non_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raises InputError where a weight is NaN or infinite; tables of logarithms may hold -inf."""
     bad = [name for name, tensor in tensors.items() if not _all_finite(name, tensor)]
     if bad:
         raise InputError(f"finite numbers in {where}", f"NaN or infinity in {_some(bad)}", "an earlier checkpoint")

@@ -5,7 +5,7 @@ it at its own size, which shows the most around every pixel, and the later ones 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -83,6 +83,23 @@ class TileChain:
         seeds: Sequence[int],
         record: samplers.Callback | None = None,
     ) -> Tensor:
+        """Refined probabilities of one tile after the last step: `refine_after` without the steps before.
+
+        Returns:
+            (S, h, w) float32.
+        """
+        return self.refine_after(image, slots, zoom, crisp, seeds, record)[-1]
+
+    @torch.no_grad()
+    def refine_after(
+        self,
+        image: Tensor,
+        slots: Tensor,
+        zoom: float,
+        crisp: bool,
+        seeds: Sequence[int],
+        record: samplers.Callback | None = None,
+    ) -> list[Tensor]:
         """Refined probabilities of one tile, averaged over one chain per seed.
 
         Args:
@@ -94,17 +111,18 @@ class TileChain:
             record: called with every `Step` of the first chain, its logits on the tile's own grid at stride 2.
 
         Returns:
-            (S, h, w) float32.
+            (S, h, w) float32 after each of the numbers of steps in `settings.after`, then after the last step.
         """
         height, width = image.shape[-2:]
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             last = self._view(image, slots, zoom, crisp)
             several = self.settings.steps > 1
             first = self._view(image, slots, 1.0, crisp) if zoom > 1 and several else last
-            total = torch.zeros(())
+            totals = [torch.zeros(()) for _ in range(len(self.settings.after) + 1)]
             for index, seed in enumerate(seeds):
-                total = total + self._chain(first, last, seed, (height, width), record if index == 0 else None)
-        return total / len(seeds)
+                answers = self._chain(first, last, seed, (height, width), record if index == 0 else None)
+                totals = [total + answer for total, answer in zip(totals, answers, strict=True)]
+        return [total / len(seeds) for total in totals]
 
     def _view(self, image: Tensor, slots: Tensor, zoom: float, crisp: bool) -> View:
         size = image.shape[-2], image.shape[-1]
@@ -125,9 +143,10 @@ class TileChain:
 
     def _chain(
         self, first: View, last: View, seed: int, size: tuple[int, int], record: samplers.Callback | None
-    ) -> Tensor:
-        """(S, h, w) float32 probabilities of one run of the sampler."""
+    ) -> list[Tensor]:
+        """(S, h, w) float32 probabilities of one run of the sampler, as `refine_after` gives them."""
         passes: dict[View, Denoised] = {}
+        answers: list[Tensor] = []
 
         def denoiser(mask: Tensor, i: int) -> Tensor:
             view = last if passes else first
@@ -140,6 +159,8 @@ class TileChain:
                 record(replace(step, logits=_resize(_unpad(step.logits, last), grid)))
             if self.settings.callback is not None:
                 self.settings.callback(step)
+            if step.index + 1 in self.settings.after:
+                answers.append(self._answer(passes, size))
 
         kernel = slot_kernel(self.kernel_config, last.condition.slots)
         generators = [torch.Generator().manual_seed(seed)]
@@ -149,6 +170,10 @@ class TileChain:
         else:
             sample = samplers.posterior if self.settings.sampler == "posterior" else samplers.free
             sample(denoiser, prediction, kernel, self.schedule, self.settings.steps, generators, callback)
+        return [*answers, self._answer(passes, size)]
+
+    def _answer(self, passes: Mapping[View, Denoised], size: tuple[int, int]) -> Tensor:
+        """(S, h, w) float32 probabilities: the opinions of the latest pass of every view."""
         opinions = [self._finish(view, denoised, size) for view, denoised in passes.items()]
         return torch.stack(opinions).mean(0).softmax(0)
 

@@ -1,7 +1,7 @@
 from huggingface_hub import ModelCard
 
 from ddps.card import model_card
-from ddps.config import DDPSConfig, FeaturesNetwork, LabelSpace
+from ddps.config import BackboneConfig, DDPSConfig, FeaturesNetwork, LabelSpace
 
 
 def test_metadata_is_what_the_hub_reads():
@@ -49,3 +49,11 @@ def test_hostile_names_stay_text():
     assert "license: mit\n" not in body
     assert "<script" not in body.replace("\\<", "")
     assert "\x1b" not in text
+
+
+def test_whole_models_take_an_image():
+    labels, network = LabelSpace(150, void_first=True), FeaturesNetwork(num_classes=151)
+    text = model_card(DDPSConfig(labels=labels, network=network, backbone=BackboneConfig()))
+    assert "refiner.refine(image)\n" in text and "guided by the image" in text
+    assert "| encoder | Mix Transformer, widths 64, 128, 320, 512, depths 3, 4, 6, 3 |" in text
+    assert "| classes | 150 |" in text and "void first" in text

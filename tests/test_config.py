@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ddps.config import (
     FORMAT_VERSION,
+    BackboneConfig,
     DDPSConfig,
     FeaturesNetwork,
     InferenceConfig,
@@ -27,6 +28,9 @@ CONFIGS = [
         inference=InferenceConfig(5, "posterior", 0.5, 0.25, 128, 64),
     ),
     DDPSConfig(network=FeaturesNetwork(in_channels=(8, 16), dim_mults=(1, 2), num_classes=19)),
+    DDPSConfig(
+        labels=LabelSpace(150, void_first=True), network=FeaturesNetwork(num_classes=151), backbone=BackboneConfig()
+    ),
 ]
 
 
@@ -106,6 +110,52 @@ def test_refuses(path, value, said):
 def test_features_network_is_bounded(field, value):
     with pytest.raises(InputError, match=rf"network\.{field} in \["):
         DDPSConfig(network=dataclasses.replace(FeaturesNetwork(), **{field: value}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("embed_dims", (), r"backbone\.embed_dims in"),
+        ("depths", (3, 4, 6), r"backbone\.depths with 4 entries"),
+        ("depths", (3, 4, 6, 10**6), r"backbone\.depths in"),
+        ("num_heads", (1, 2, 5, 7), "that divide embed_dims"),
+        ("mlp_ratio", 0, r"backbone\.mlp_ratio in"),
+        ("std", (0.0, 1.0, 1.0), r"backbone\.std in"),
+        ("mean", (float("nan"), 1.0, 1.0), r"backbone\.mean in"),
+        ("embed_dims", (64, 128, 320, 640), r"network\.in_channels \(64, 128, 320, 640\)"),
+    ],
+)
+def test_backbone_is_bounded(field, value, said):
+    with pytest.raises(InputError, match=said):
+        DDPSConfig(network=FeaturesNetwork(), backbone=dataclasses.replace(BackboneConfig(), **{field: value}))
+
+
+def test_classes_of_network_and_users_fit_together():
+    network = FeaturesNetwork(num_classes=20)
+    DDPSConfig(network=network, labels=LabelSpace(19, void_first=True))
+    for labels in (
+        LabelSpace(19),
+        LabelSpace(20, void_first=True),
+        LabelSpace(None, void_first=True),
+        LabelSpace(19, ignore_index=18, void_first=True),
+    ):
+        with pytest.raises(InputError):
+            DDPSConfig(network=network, labels=labels)
+    for keywords in ({"labels": LabelSpace(2, void_first=True)}, {"backbone": BackboneConfig()}):
+        with pytest.raises(InputError, match="conditioning 'features'"):
+            DDPSConfig(**keywords)
+
+
+def test_version_1_is_read():
+    data = json.loads(DDPSConfig(name="old").to_json())
+    data["format_version"] = 1
+    del data["backbone"], data["labels"]["void_first"]
+    assert DDPSConfig.from_json(json.dumps(data)) == DDPSConfig(name="old")
+    with pytest.raises(InputError, match="no labels"):
+        DDPSConfig.from_json(json.dumps({key: value for key, value in data.items() if key != "labels"}))
+    data["format_version"] = 2
+    with pytest.raises(InputError, match="no backbone"):
+        DDPSConfig.from_json(json.dumps(data))
 
 
 def test_palette_is_bounded():

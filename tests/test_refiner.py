@@ -315,3 +315,24 @@ def test_a_refiner_for_given_classes():
         with pytest.raises(InputError):
             refiner.refine(image_of(), wrong)
     assert refiner.refine(image_of(), torch.zeros(48, 40, dtype=torch.int64)).probs.shape[0] == 3
+
+
+def test_answers_after_some_steps_of_one_chain(refiner):
+    labels = logits_of(4, 48, 40).argmax(0)
+    labels[:5] = 255
+    for prediction in (logits_of(), labels.numpy()):
+        plain = refiner.refine(image_of(), prediction, steps=4)
+        out = refiner.refine(image_of(), prediction, steps=4, after=(1, 3, 4))
+        assert same(out, plain) and list(out.after) == [1, 3, 4] and plain.after == {}
+        assert same(out.after[4], plain) and not same(out.after[1], plain)
+        for answer in out.after.values():
+            assert type(answer.labels) is type(prediction) and answer.probs.shape == plain.probs.shape
+            if isinstance(prediction, np.ndarray):
+                assert ((answer.labels == 255) == (labels.numpy() == 255)).all()
+    images, predictions = [image_of(seed=s) for s in (0, 1)], [logits_of(seed=s) for s in (0, 1)]
+    for answer, image, prediction in zip(
+        refiner.refine(images, predictions, steps=3, after=(2,)), images, predictions, strict=True
+    ):
+        assert same(answer.after[2], refiner.refine(image, prediction, steps=3, after=(2,)).after[2])
+    with pytest.raises(InputError):
+        refiner.refine(image_of(), logits_of(), steps=2, after=(3,))

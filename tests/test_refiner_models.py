@@ -215,14 +215,14 @@ def test_bad_calls_of_the_papers_model(paper):
         {},
         {"features": [first]},
         {"features": [second, first]},
-        {"features": features_of(), "guidance_scale": 1.0},
-        {"features": features_of(), "num_samples": 2},
+        {"features": features_of(), "prediction": logits_of(5), "num_classes": 4},
+        {"features": [torch.cat([f, f]) for f in features_of()]},
     ):
         with pytest.raises(InputError) as caught:
             paper.refine(image_of(), **keywords)
         assert_one_line(caught.value)
     with pytest.raises(InputError):
-        paper.refine([image_of()], features=features_of())
+        paper.refine([image_of()] * 2, features=features_of())
 
 
 def test_bad_devices_dtypes_and_sources():

@@ -63,3 +63,12 @@ def test_a_single_pass_is_one_step():
 def test_out_of_range(asked):
     with pytest.raises(InputError, match=next(iter(asked)) if "sampler" not in asked else "sampler|steps"):
         over(**asked)
+
+
+@pytest.mark.parametrize("after", [(0,), (6,), (2, 2), (3, 1), (1.0,)])
+def test_answers_are_only_there_after_steps_of_the_chain(after):
+    with pytest.raises(InputError, match="after as increasing numbers of steps from 1 to 5"):
+        over(steps=5, after=after)
+    assert over(steps=5, after=(1, 5)).after == (1, 5)
+    with pytest.raises(InputError, match="from 1 to 1"):
+        over(steps=5, sampler="single", after=(1, 2))

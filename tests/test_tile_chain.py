@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddps.config import InferenceConfig, ScheduleConfig
+from ddps.diffusion import samplers
 from ddps.diffusion.samplers import Step
-from ddps.diffusion.schedules import make_schedule
+from ddps.diffusion.schedules import make_schedule, network_steps
 from ddps.models.slot_unet import SlotUNet
 from ddps.settings import Settings
+from ddps.slots import slot_kernel
 from ddps.tile_chain import TileChain, zoom_of
 
 from .conftest import TINY
@@ -150,3 +152,33 @@ def test_inputs_are_not_changed():
     chain_of(network_of(0.2)).refine(image, probs, 2.0, False, [0])
     assert torch.equal(image, before[0]) and torch.equal(probs, before[1])
     assert replace(TINY.inference, working_size=720).working_size == 720
+
+
+@pytest.mark.parametrize("sampler", ["free", "posterior"])
+def test_the_answer_after_some_steps_is_that_of_the_chain_cut_short(sampler):
+    image, probs = tile_of(32, 44)
+    network, schedule = network_of(0.2), make_schedule(SCHEDULE.kind, SCHEDULE.num_steps)
+    answers = chain_of(network, steps=4, sampler=sampler, after=(1, 3)).refine_after(image, probs, 1.0, False, [3])
+    assert len(answers) == 3
+    assert torch.equal(answers[-1], chain_of(network, steps=4, sampler=sampler).refine(image, probs, 1.0, False, [3]))
+    condition = network.condition(image[None], probs[None])
+    last = []
+
+    def denoiser(mask, i):
+        last[:] = [network.denoise(mask, i, condition)]
+        return last[0].logits
+
+    for number, answer in zip((1, 3), answers, strict=False):
+        times = network_steps(SCHEDULE.num_steps, 4)[:number]
+        kernel, first = slot_kernel(SCHEDULE, condition.slots), condition.coarse.argmax(1)
+        getattr(samplers, sampler)(denoiser, first, kernel, schedule, times, [torch.Generator().manual_seed(3)])
+        torch.testing.assert_close(answer, network.finish(last[0], condition)[0].softmax(0), rtol=0, atol=1e-5)
+
+
+def test_answers_after_some_steps_are_averaged_over_chains_and_sizes():
+    image, probs = tile_of()
+    chain = chain_of(network_of(0.2), steps=3, after=(1, 2))
+    one, two, both = (chain.refine_after(image, probs, 1.5, False, seeds) for seeds in ([1], [2], [1, 2]))
+    for index in range(3):
+        torch.testing.assert_close(both[index], (one[index] + two[index]) / 2)
+    assert not torch.allclose(one[0], one[1], atol=1e-3)

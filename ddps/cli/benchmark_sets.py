@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..config import LabelSpace
+from ..datasets import IMAGE_SUFFIXES, MASK_SUFFIXES, files_by_stem, read_classes
 from ..errors import InputError
-from .evaluate import read_classes
-from .pairs import IMAGE_SUFFIXES, MASK_SUFFIXES, PREDICTION_SUFFIXES, check_partners, files_by_stem
+from .pairs import PREDICTION_SUFFIXES, check_partners
 
 EXAMPLE = (
     '{"sets": [{"name": "camvid", "images": DIR, "masks": DIR, "classes": FILE, "predictions": {"cgnet": DIR}, '

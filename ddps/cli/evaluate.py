@@ -1,57 +1,69 @@
-"""`ddps evaluate`: mIoU, mBIoU and accuracy of a folder of predictions, before and after refinement."""
+"""`ddps evaluate`: mIoU, mBIoU and accuracy of a data set, before and after refinement, or of a full model."""
 
 import argparse
-import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from ..config import LabelSpace
 from ..errors import InputError
 from ..inputs import load_image
 from ..metrics import SegmentationMetrics
-from ..predictions import AnyKind, load_prediction, read_prediction_file
+from ..predictions import AnyKind, Prediction, load_prediction, read_prediction_file
 from ..progress import Progress
+from ..protocol import AVERAGE, EvaluationProtocol, Passes, infer
+from ..protocol_models import Call, as_segmentor, caller
 from ..refiner import DDPSRefiner
-from .options import add_refine_options, load_refiner, refine_one, whole
-from .pairs import IMAGE_SUFFIXES, MASK_SUFFIXES, PREDICTION_SUFFIXES, check_partners, files_by_stem, name_item
-from .report import check_new, percent, table, to_json, write_text
+from ..void_first import labels_to_users, probs_to_network
+from .evaluate_data import EvaluationSet, Item, add_data_options, find_data, kind_of
+from .evaluate_options import add_protocol_options, find_passes, find_protocol, read_steps
+from .evaluate_report import BASE, REFINED, Score, as_json, as_text
+from .options import add_refine_options, load_refiner, whole
+from .pairs import name_item
+from .report import check_new, to_json, write_text
 
 
-@dataclass(frozen=True)
-class Item:
-    """One image with its true mask and its prediction."""
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is done with every image.
 
-    image: Path
-    mask: Path
-    prediction: Path
+    Attributes:
+        data: what is measured on.
+        protocol: how to look at the images.
+        passes: which passes of the chain are reported.
+        call: the model.
+        kind: what predictions are, where their file does not say.
+        needs_prediction: whether the model refines predictions.
+        average_base: whether answers are also averaged with the predictions.
+        void_first: whether class 0 of the model is void.
+    """
 
-
-@dataclass(frozen=True)
-class Score:
-    """One image's figures, and its seconds of refinement."""
-
-    stem: str
-    base: dict[str, float]
-    refined: dict[str, float]
-    changed: float
-    seconds: float
+    data: EvaluationSet
+    protocol: EvaluationProtocol
+    passes: Passes
+    call: Call
+    kind: AnyKind
+    needs_prediction: bool
+    average_base: bool
+    void_first: bool
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "evaluate",
-        help="measure predictions against true masks, before and after refinement",
-        description="Measures predictions before and after refinement. Files pair up by their stem; images without a "
-        "prediction are left out and counted, predictions without an image or a mask are an error.",
+        help="measure predictions before and after refinement, or a full model, against true masks",
+        description="Measures predictions before and after refinement, or a full model of the paper. Files pair up by "
+        "their stem; images without a prediction are left out and counted, predictions without an image or a mask are "
+        "an error.",
     )
-    for name, what in (("images", "images"), ("masks", "true masks, .png"), ("predictions", ".npz, .npy or .png")):
-        parser.add_argument(f"--{name}", type=Path, required=True, metavar="DIR", help=what)
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="JSON with num_classes, classes and ignore_index")
-    add_refine_options(parser)
-    parser.add_argument("--limit", type=whole(1, 10**9), metavar="N", help="measure the first N predictions only")
+    add_data_options(parser)
+    add_refine_options(parser, read_steps, "denoising steps; 1,10,20: a chain of 20, measured after 1, 10 and 20")
+    add_protocol_options(parser)
+    parser.add_argument("--limit", type=whole(1, 10**9), metavar="N", help="measure the first N images only")
+    parser.add_argument("--per-class", action="store_true", help="with --data, also print every class's figures")
     parser.add_argument("--per-image", type=Path, metavar="FILE", help="also write every image's figures, as JSON")
     parser.add_argument("--overwrite", action="store_true", help="replace the file of --per-image")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
@@ -61,171 +73,113 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(args: argparse.Namespace) -> int:
     if args.per_image is not None:
         check_new(args.per_image, args.overwrite)
-    items, without_prediction = _find_items(args)
-    space = read_classes(args.classes) if args.classes is not None else LabelSpace()
-    items = dict(list(items.items())[: args.limit])
-    classes = space.num_classes or _count_classes(items, args.kind, space.ignore_index)
-    refiner = load_refiner(args)
-    base = SegmentationMetrics(classes, space.ignore_index)
-    refined = SegmentationMetrics(classes, space.ignore_index)
+    if args.average_base and args.predictions is None:
+        raise InputError("--predictions to average with", "--average-base alone", "the base segmentor's predictions")
+    protocol, passes = find_protocol(args), find_passes(args)
+    data = find_data(args)
+    refiner = load_refiner(args, full_models=True)
+    full = refiner.config.backbone is not None
+    if not full and args.predictions is None:
+        expected = f"--predictions, which {args.model} refines"
+        raise InputError(expected, "none", "the folder of a segmentor's predictions, or a full model")
+    data = _with_classes_of(refiner, args.model, data)
+    call = caller(
+        refiner,
+        passes,
+        sampler=args.sampler,
+        seed=args.seed,
+        num_samples=args.num_samples,
+        guidance_scale=args.guidance_scale,
+        tile=args.tile,
+    )
+    void_first = refiner.config.labels.void_first
+    task = Task(data, protocol, passes, call, args.kind, not full, args.average_base, void_first)
+    totals: dict[str, SegmentationMetrics] = {}
     scores = []
-    bar = Progress(len(items), "evaluating")
-    for stem, item in items.items():
+    bar = Progress(len(data.items), "evaluating")
+    for stem, item in data.items.items():
         try:
-            scores.append(_measure(refiner, args, stem, item, base, refined))
+            scores.append(_measure(task, stem, item, totals))
         except (InputError, OSError) as error:
             raise name_item(error, stem) from None
         bar.advance()
-    report = {
-        "images": len(items),
-        "without_prediction": without_prediction,
-        "base": base.as_dict(),
-        "refined": refined.as_dict(),
-        "per_class": _per_class(space.names, base, refined),
-        "seconds_per_image": float(np.mean([score.seconds for score in scores])),
-    }
     if args.per_image is not None:
-        rows = [vars(score) for score in scores]
-        write_text(to_json({"images": rows}) + "\n", args.per_image, args.overwrite)
-    print(to_json(report) if args.json else _text(report, base, refined, space.names))
+        write_text(to_json({"images": [score.as_dict() for score in scores]}) + "\n", args.per_image, args.overwrite)
+    seconds = float(np.mean([score.seconds for score in scores]))
+    if args.json:
+        print(to_json(as_json(totals, data, seconds)))
+    else:
+        print(as_text(totals, data, seconds, per_class=args.per_class or args.data is None))
     return 0
 
 
-def read_classes(path: Path) -> LabelSpace:
-    """Reads a `classes.json`: `num_classes`, and if given `classes` (names) and `ignore_index` (default 255).
-
-    Raises:
-        InputError: no such file, no JSON object, or values that do not fit together.
-    """
-    hint = '{"classes": ["road", ...], "num_classes": 11, "ignore_index": 255}'
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        names, ignore = tuple(data.get("classes", ())), data.get("ignore_index", 255)
-        count = data.get("num_classes", len(names) or None)
-    except FileNotFoundError:
-        raise InputError("a classes.json", f"{str(path)!r}, which does not exist", "checking the path") from None
-    except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{path} as a JSON object", str(error)[:120], hint) from None
-    whole = all(isinstance(value, int) and not isinstance(value, bool) for value in (count, ignore))
-    if not whole or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{path} with whole numbers, and classes as a list of names", "other values", hint)
-    space = LabelSpace(count, names, ignore_index=ignore)
-    space.validate()
-    return space
+def _with_classes_of(refiner: DDPSRefiner, model: str, data: EvaluationSet) -> EvaluationSet:
+    """What only the model knows of the classes is taken from it; what both know must agree."""
+    labels = refiner.config.labels
+    if data.num_classes is None:
+        if labels.num_classes is None:
+            raise InputError("the number of classes", "neither --classes nor a model that knows", "--classes FILE")
+        return replace(data, num_classes=labels.num_classes, space=labels)
+    if labels.num_classes not in (None, data.num_classes):
+        expected = f"a data set of {labels.num_classes} classes, as {model} has"
+        raise InputError(expected, str(data.num_classes), "another model")
+    return data
 
 
-def _find_items(args: argparse.Namespace) -> tuple[dict[str, Item], int]:
-    images = files_by_stem(args.images, IMAGE_SUFFIXES, "images")
-    masks = files_by_stem(args.masks, MASK_SUFFIXES, "masks")
-    predictions = files_by_stem(args.predictions, PREDICTION_SUFFIXES, "predictions")
-    check_partners(predictions, images, "an image")
-    check_partners(predictions, masks, "a mask")
-    items = {stem: Item(images[stem], masks[stem], path) for stem, path in predictions.items()}
-    return items, len(images) - len(predictions)
-
-
-def _count_classes(items: dict[str, Item], kind: AnyKind, ignore_index: int) -> int:
-    """K of the predictions: their channels, or for label maps the largest id + 1 of all of them."""
-    most = 0
-    for stem, item in items.items():
-        try:
-            values, found = read_prediction_file(item.prediction)
-            prediction = load_prediction(values, _native_size(values), _kind(found, kind), ignore_index)
-        except (InputError, OSError) as error:
-            raise name_item(error, stem) from None
-        most = max(most, prediction.num_classes)
-        if prediction.kind != "labels":
-            break
-    return most
-
-
-def _native_size(values: np.ndarray) -> tuple[int, int]:
-    return (int(values.shape[-2]), int(values.shape[-1])) if values.ndim >= 2 else (1, 1)
-
-
-def _kind(found: AnyKind, asked: AnyKind) -> AnyKind:
-    """What the file says goes before what the options say about files that leave it open."""
-    return asked if found == "auto" else found
-
-
-def _measure(
-    refiner: DDPSRefiner,
-    args: argparse.Namespace,
-    stem: str,
-    item: Item,
-    base: SegmentationMetrics,
-    refined: SegmentationMetrics,
-) -> Score:
-    classes, ignore_index = base.confusion.num_classes, base.confusion.ignore_index
-    target, _ = read_prediction_file(item.mask)
+def _measure(task: Task, stem: str, item: Item, totals: dict[str, SegmentationMetrics]) -> Score:
+    classes, ignore_index = task.data.num_classes, task.data.space.ignore_index
+    assert classes is not None  # _with_classes_of
+    target = task.data.read_mask(item.mask)
     image = load_image(item.image)
     size = (int(image.shape[1]), int(image.shape[2]))
     if target.shape != size:
         raise InputError(f"a mask of the image's size {size}", str(target.shape), "masks at the size of their images")
-    values, found = read_prediction_file(item.prediction)
-    kind = _kind(found, args.kind)
-    before = load_prediction(values, size, kind, ignore_index, classes).argmax().numpy()
+    labels: dict[str, np.ndarray] = {}
+    known = None
+    if item.prediction is not None:
+        values, found = read_prediction_file(item.prediction)
+        known = load_prediction(values, size, kind_of(found, task.kind), ignore_index, classes)
+        labels[BASE] = known.argmax().numpy()
     start = time.perf_counter()
-    answer = refine_one(refiner, args, image, values, kind, ignore_index=ignore_index, num_classes=classes)
+    labels |= _answers(task, image, known)
     seconds = time.perf_counter() - start
-    after = np.asarray(answer.labels)
-    scores = []
-    for labels, total in ((before, base), (after, refined)):
+    figures = {}
+    for name, answer in labels.items():
         single = SegmentationMetrics(classes, ignore_index)
-        single.update(labels, target)
-        scores.append(single.as_dict())
-        _add(total, single)
-    return Score(stem, scores[0], scores[1], 100.0 * float((before != after).mean()), seconds)
+        single.update(answer, target)
+        figures[name] = single.as_dict()
+        total = totals.setdefault(name, SegmentationMetrics(classes, ignore_index))
+        total.add(single)
+    changed = 100.0 * float((labels[BASE] != labels[REFINED]).mean()) if BASE in labels else float("nan")
+    return Score(stem, figures, changed, seconds)
 
 
-def _add(total: SegmentationMetrics, single: SegmentationMetrics) -> None:
-    total.confusion.counts += single.confusion.counts
-    total.boundary.intersection += single.boundary.intersection
-    total.boundary.union += single.boundary.union
+def _answers(task: Task, image: Tensor, known: Prediction | None) -> dict[str, np.ndarray]:
+    """Name of a row → (H, W) labels; `REFINED` is what the last step gives."""
+    size = (int(image.shape[1]), int(image.shape[2]))
+    given = known if task.needs_prediction else None
+    last = [name for name in task.passes.names if name != AVERAGE][-1]
+    titles = {name: name if name == AVERAGE else f"step {name}" for name in task.passes.names} | {last: REFINED}
+    if task.protocol == EvaluationProtocol() and not task.average_base and not task.passes.average:
+        # The labels of a plain call need no (K, H, W) in memory.
+        answers = zip(task.passes.names, task.call(image, given), strict=True)
+        return {titles[name]: _to_users(task, torch.as_tensor(answer.labels)) for name, answer in answers}
+    base = known.probs() if known is not None and task.average_base else None
+    if base is not None and task.void_first:
+        base = probs_to_network(base)
+    rows: dict[str, np.ndarray] = {}
+    for name, probs in infer(as_segmentor(task.call), image, task.protocol, size, task.passes, given).items():
+        row = titles[name]
+        rows[row] = _to_users(task, probs.argmax(0))
+        if base is not None:
+            rows[f"{row} + base"] = _to_users(task, (probs.cpu() + base).argmax(0))
+    if given is not None and given.kind == "labels":
+        void = given.void.numpy()
+        rows = {row: np.where(void, given.ignore_index, labels) for row, labels in rows.items()}
+    return rows
 
 
-def _class_name(names: tuple[str, ...], index: int) -> str:
-    return names[index] if names else str(index)
-
-
-def _per_class(
-    names: tuple[str, ...], base: SegmentationMetrics, refined: SegmentationMetrics
-) -> list[dict[str, object]]:
-    parts = {"base": base, "refined": refined}
-    ious = {
-        part: zip(metrics.confusion.per_class_iou.tolist(), metrics.boundary.per_class_iou.tolist(), strict=True)
-        for part, metrics in parts.items()
-    }
-    figures = zip(ious["base"], ious["refined"], strict=True)
-    return [
-        {
-            "class": _class_name(names, index),
-            "base": {"iou": before[0], "biou": before[1]},
-            "refined": {"iou": after[0], "biou": after[1]},
-        }
-        for index, (before, after) in enumerate(figures)
-    ]
-
-
-def _text(
-    report: dict[str, object], base: SegmentationMetrics, refined: SegmentationMetrics, names: tuple[str, ...]
-) -> str:
-    before, after = base.as_dict(), refined.as_dict()
-    keys = ("miou", "mbiou", "accuracy")
-    rows = [
-        ["%", "mIoU", "mBIoU", "accuracy"],
-        ["base", *(percent(before[key]) for key in keys)],
-        ["refined", *(percent(after[key]) for key in keys)],
-        ["change", *(percent(after[key] - before[key], signed=True) for key in keys)],
-    ]
-    classes = [["class", "IoU", "refined", "BIoU", "refined"]]
-    columns = [
-        metrics.per_class_iou for metrics in (base.confusion, refined.confusion, base.boundary, refined.boundary)
-    ]
-    for index in range(base.confusion.num_classes):
-        figures = [float(column[index]) for column in columns]
-        if not all(np.isnan(figures)):
-            classes.append([_class_name(names, index), *map(percent, figures)])
-    left_out = f", {report['without_prediction']} without a prediction" if report["without_prediction"] else ""
-    head = f"{report['images']} images{left_out}, {report['seconds_per_image']:.2f} s per image"
-    return f"{head}\n\n{table(rows)}\n\n{table(classes)}"
+def _to_users(task: Task, labels: Tensor) -> np.ndarray:
+    if task.void_first:
+        labels = labels_to_users(labels, task.data.space.ignore_index)
+    return labels.cpu().numpy()

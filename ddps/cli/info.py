@@ -11,6 +11,7 @@ from .. import __version__
 from ..config import DDPSConfig, FeaturesNetwork
 from ..hub import CARD_FILE, WEIGHTS_FILE, embedded_names, load_weights
 from ..refiner import build_network
+from ..segmentors.mit import size_name
 from .report import to_json
 
 DEFAULT_MODEL = "universal"
@@ -76,7 +77,11 @@ def _text(model: ModelFacts) -> str:
         model.config.inference,
     )
     classes = "any number of classes" if labels.num_classes is None else f"{labels.num_classes} classes"
+    backbone = model.config.backbone
     condition = "the segmentor's features" if isinstance(network, FeaturesNetwork) else "image and prediction"
+    if backbone is not None:
+        condition = "the image alone"
+    encoder = [] if backbone is None else [f"  encoder:    {size_name(backbone)}, {dataclasses.asdict(backbone)}"]
     return "\n".join(
         [
             "",
@@ -87,5 +92,6 @@ def _text(model: ModelFacts) -> str:
             f"  noise:      {schedule.kind} schedule, {schedule.num_steps} steps, {schedule.kernel} kernel",
             f"  inference:  {inference.sampler}, {inference.steps} steps, tiles of {inference.tile} px",
             f"  network:    {dataclasses.asdict(network)}",
+            *encoder,
         ]
     )

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..errors import InputError
-from . import benchmark, demo, evaluate, info, refine, train
+from . import benchmark, convert, demo, evaluate, info, prior, refine, train
 from .report import say_error
 
-COMMANDS = (refine, evaluate, benchmark, train, demo, info)
+COMMANDS = (refine, evaluate, benchmark, train, convert, prior, demo, info)
 BAD_INPUT, INTERRUPTED = 2, 130
 
 

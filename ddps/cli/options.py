@@ -22,14 +22,25 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
 
 
-def add_refine_options(parser: argparse.ArgumentParser) -> None:
-    """What `DDPSRefiner.refine` takes; what is not given stays the model's default."""
+def add_refine_options(
+    parser: argparse.ArgumentParser, steps: Callable[[str], object] | None = None, steps_help: str = "denoising steps"
+) -> None:
+    """What `DDPSRefiner.refine` takes; what is not given stays the model's default.
+
+    Args:
+        parser: that gets the options.
+        steps: what reads --steps, for a command that takes several numbers.
+        steps_help: of --steps.
+    """
     add_model_options(parser)
-    parser.add_argument("--steps", type=whole(1, 4096), metavar="N", help="denoising steps")
+    parser.add_argument("--steps", type=steps or whole(1, 4096), metavar="N", help=steps_help)
     parser.add_argument("--sampler", choices=SAMPLERS, help="how steps follow one another")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
     parser.add_argument(
         "--num-samples", type=whole(1, 4096), default=1, metavar="N", help="chains to average per image (default: 1)"
+    )
+    parser.add_argument(
+        "--guidance-scale", type=float, default=0.0, metavar="G", help="of classifier-free guidance (default: 0, none)"
     )
     parser.add_argument("--tile", type=whole(64, 8192), metavar="PX", help="side of a tile, for large images")
     parser.add_argument(
@@ -52,18 +63,24 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def load_refiner(args: argparse.Namespace) -> DDPSRefiner:
+def load_refiner(args: argparse.Namespace, full_models: bool = False) -> DDPSRefiner:
     """The refiner of `add_model_options`; what no image could be refined with ends here, before the first one.
+
+    Args:
+        args: of the command.
+        full_models: whether it may be a full model, which needs no prediction.
 
     Raises:
         InputError: no such weights or device, more steps than the weights know, or weights that need features.
     """
     refiner = DDPSRefiner.from_pretrained(args.model, device=args.device)
-    if isinstance(refiner.config.network, FeaturesNetwork):
+    full = full_models and refiner.config.backbone is not None
+    if isinstance(refiner.config.network, FeaturesNetwork) and not full:
         raise InputError(
             "weights that refine predictions", f"{args.model}, which needs a segmentor's features", "others"
         )
     steps, most = getattr(args, "steps", None), refiner.schedule.num_steps
+    steps = max(steps) if isinstance(steps, tuple) else steps
     if steps is not None and steps > most:
         raise InputError(f"--steps from 1 to {most}, as {args.model} was trained", str(steps), "fewer")
     return refiner
@@ -90,6 +107,7 @@ def refine_one(
         sampler=args.sampler,
         seed=args.seed,
         num_samples=args.num_samples,
+        guidance_scale=args.guidance_scale,
         tile=args.tile,
         ignore_index=ignore_index,
         num_classes=num_classes,

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..datasets import IMAGE_SUFFIXES, files_by_stem
 from ..errors import InputError
 from ..outputs import Refinement
 from ..progress import Progress
 from ..refiner import DDPSRefiner
 from .options import add_refine_options, load_refiner, refine_one
-from .pairs import IMAGE_SUFFIXES, PREDICTION_SUFFIXES, check_partners, files_by_stem, name_item
+from .pairs import PREDICTION_SUFFIXES, check_partners, name_item
 from .report import check_new, check_picture, say_error, to_json, write_picture
 
 SOME_FAILED = 1

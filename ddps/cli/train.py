@@ -7,6 +7,7 @@ from pathlib import Path
 from ..config import DDPSConfig
 from ..hub import read_config
 from ..training import TrainConfig, train
+from .train_recipe import add_recipe_options, check_without_recipe, run_recipe
 
 # Settings of TrainConfig that are options under their own name, with the default that TrainConfig gives them.
 _SETTINGS = {
@@ -70,11 +71,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         if field.name in _SETTINGS:
             shown = f"{_SETTINGS[field.name]} (default: {field.default if field.default != '' else 'none'})"
             option = "--" + field.name.replace("_", "-")
-            parser.add_argument(option, type=type(field.default), default=field.default, metavar="V", help=shown)
+            parser.add_argument(option, type=type(field.default), metavar="V", help=shown)
+    add_recipe_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    given = {name: value for name in _SETTINGS if (value := getattr(args, name)) is not None}
+    if args.recipe is not None:
+        return run_recipe(args, given)
+    check_without_recipe(args)
     model = DDPSConfig() if args.model_config is None else read_config(args.model_config)
     name = args.name or model.name or Path(args.out).name
     config = TrainConfig(
@@ -83,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         predictions=args.predictions,
         data_weights=tuple(args.data_weight or ()),
         model=dataclasses.replace(model, name=name),
-        **{name: getattr(args, name) for name in _SETTINGS},
+        **given,
     )
     print(train(config))
     return 0

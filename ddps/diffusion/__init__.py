@@ -1,5 +1,6 @@
 """The maths of discrete diffusion on masks: schedules, kernels, samplers. No networks, no files."""
 
+from .as_released import posterior_as_released
 from .kernels import AbsorbingKernel, Kernel, UniformKernel
 from .samplers import Denoiser, Step, free, posterior, single
 from .schedules import Schedule, cosine_schedule, linear_schedule, make_schedule, network_steps, noise_index
@@ -18,5 +19,6 @@ __all__ = [
     "network_steps",
     "noise_index",
     "posterior",
+    "posterior_as_released",
     "single",
 ]

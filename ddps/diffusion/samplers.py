@@ -79,13 +79,13 @@ def free(
     Raises:
         InputError: no steps or unordered ones, neither prediction nor shape, or not one generator per image.
     """
-    times = _times(schedule, steps)
-    mask = _start(prediction, kernel, schedule, times[0], generators, shape, device)
-    logits = _run(denoiser, mask, 0, times[0], callback)
+    times = times_of(schedule, steps)
+    mask = start_mask(prediction, kernel, schedule, times[0], generators, shape, device)
+    logits = run_pass(denoiser, mask, 0, times[0], callback)
     for index, i in enumerate(times[1:], start=1):
         alpha_bar = float(schedule.alpha_bar[noise_index(schedule.num_steps, i)])
         mask = kernel.sample(logits.argmax(1), alpha_bar, generators)
-        logits = _run(denoiser, mask, index, i, callback)
+        logits = run_pass(denoiser, mask, index, i, callback)
     return logits
 
 
@@ -123,14 +123,14 @@ def posterior(
     Raises:
         InputError: no steps or unordered ones, neither prediction nor shape, or not one generator per image.
     """
-    times = _times(schedule, steps)
-    mask = _start(prediction, kernel, schedule, times[0], generators, shape, device)
-    logits = _run(denoiser, mask, 0, times[0], callback)
+    times = times_of(schedule, steps)
+    mask = start_mask(prediction, kernel, schedule, times[0], generators, shape, device)
+    logits = run_pass(denoiser, mask, 0, times[0], callback)
     for index, i in enumerate(times[1:], start=1):
         n, s = noise_index(schedule.num_steps, times[index - 1]), noise_index(schedule.num_steps, i)
         probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(1)
         mask = draw_categorical(kernel.posterior(mask, probs, n, s, schedule), generators)
-        logits = _run(denoiser, mask, index, i, callback)
+        logits = run_pass(denoiser, mask, index, i, callback)
     return logits
 
 
@@ -168,7 +168,12 @@ def single(
     return free(denoiser, prediction, kernel, schedule, [0], generators, callback, shape=shape, device=device)
 
 
-def _times(schedule: Schedule, steps: int | Sequence[int]) -> Sequence[int]:
+def times_of(schedule: Schedule, steps: int | Sequence[int]) -> Sequence[int]:
+    """The network times of a chain, from their number or from themselves, checked.
+
+    Raises:
+        InputError: no steps, unordered ones, or ones that the schedule does not have.
+    """
     if isinstance(steps, int):
         return network_steps(schedule.num_steps, steps)
     increasing = all(a < b for a, b in pairwise(steps))
@@ -179,7 +184,7 @@ def _times(schedule: Schedule, steps: int | Sequence[int]) -> Sequence[int]:
     return steps
 
 
-def _start(
+def start_mask(
     prediction: Tensor | None,
     kernel: Kernel,
     schedule: Schedule,
@@ -188,6 +193,11 @@ def _start(
     shape: tuple[int, int, int] | None,
     device: torch.device | str,
 ) -> Tensor:
+    """The mask that the first pass sees: a first prediction noised to time i's level, or noise.
+
+    Raises:
+        InputError: neither prediction nor shape.
+    """
     if prediction is not None:
         return kernel.sample(prediction, float(schedule.alpha_bar[noise_index(schedule.num_steps, i)]), generators)
     if shape is None:
@@ -195,7 +205,8 @@ def _start(
     return kernel.prior(shape, generators, device)
 
 
-def _run(denoiser: Denoiser, mask: Tensor, index: int, i: int, callback: Callback | None) -> Tensor:
+def run_pass(denoiser: Denoiser, mask: Tensor, index: int, i: int, callback: Callback | None) -> Tensor:
+    """Asks the denoiser, and tells the callback."""
     logits = denoiser(mask, i)
     if callback is not None:
         callback(Step(index, i, mask, logits))

@@ -32,6 +32,20 @@ def save_state(
         file.write(data)
 
 
+def read_facts(path: Path) -> dict[str, float]:
+    """The numbers that `save_state` kept, without the tensors.
+
+    Raises:
+        InputError: a damaged file.
+    """
+    try:
+        with safe_open(str(path), "pt") as file:
+            facts: dict[str, float] = json.loads(file.metadata()["facts"])
+            return facts
+    except Exception as error:  # as in load_state
+        raise _no_checkpoint(path, error) from None
+
+
 def load_state(
     path: Path, network: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> dict[str, float]:
@@ -54,11 +68,13 @@ def load_state(
             state.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     except Exception as error:  # safetensors and load_state_dict raise several kinds
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"a checkpoint of this run in {path}", reason, "another --out folder, or deleting it"
-        ) from None
+        raise _no_checkpoint(path, error) from None
     return facts
+
+
+def _no_checkpoint(path: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:160]
+    return InputError(f"a checkpoint of this run in {path}", reason, "another --out folder, or deleting it")
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

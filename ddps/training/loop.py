@@ -1,12 +1,7 @@
 """The training loop: one process, or several under torchrun, on the CPU or CUDA, resumable at every checkpoint."""
 
-import json
 import math
-import os
-import sys
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,7 +9,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..atomic import atomic_write
 from ..config import LabelSpace, LogitsNetwork
 from ..diffusion.schedules import make_schedule
 from ..errors import InputError
@@ -23,10 +17,12 @@ from ..models.slot_unet import SlotUNet, channels_last
 from .checkpoint import load_state, save_state
 from .config import TrainConfig
 from .data import Batch, CropStream, DataSet, Sample, collate, read_data_set
+from .journal import Journal
 from .objective import refinement_loss, training_logits
+from .processes import autocast, average_gradients, join_processes, pick_device
 from .validation import validate
 
-STATE_FILE, CONFIG_FILE, LOG_FILE = "state.safetensors", "train.json", "log.jsonl"
+STATE_FILE, CONFIG_FILE = "state.safetensors", "train.json"
 
 
 def train(config: TrainConfig) -> Path:
@@ -38,8 +34,8 @@ def train(config: TrainConfig) -> Path:
     Raises:
         InputError: unreadable data, or a run folder that another configuration wrote.
     """
-    world = _join_processes()
-    device = _device(config.device)
+    world = join_processes()
+    device = pick_device(config.device)
     sets, held_out = _read_sets(config)
     config = _with_labels(config, sets)
     stream = CropStream(sets, config)
@@ -69,6 +65,7 @@ class _Run:
         self.config, self.network, self.device, self.world = config, network, device, world
         self.folder = config.run
         self.rank = dist.get_rank() if world > 1 else 0
+        self.journal = Journal(self.folder, config.steps, self.rank)
         self.schedule = make_schedule(config.model.schedule.kind, config.model.schedule.num_steps)
         decay: list[Tensor] = []
         no_decay: list[Tensor] = []
@@ -81,17 +78,11 @@ class _Run:
         self.started = time.monotonic()
 
     def resume(self) -> None:
-        path = self.folder / CONFIG_FILE
-        if path.is_file() and path.read_text() != self.config.to_json():
-            raise InputError(f"the settings that {path} holds", "other settings", "another --out folder for a new run")
-        if self.rank == 0 and not path.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path, overwrite=True) as file:
-                file.write(self.config.to_json().encode())
+        self.journal.keep_settings(self.folder / CONFIG_FILE, self.config.to_json())
         if (self.folder / STATE_FILE).is_file():
             facts = load_state(self.folder / STATE_FILE, self.network, self.average, self.optimizer)
             self.step, self.best, self.loss = int(facts["step"]), facts["best"], facts["loss"]
-            self._say(f"resumed at step {self.step}")
+            self.journal.say(f"resumed at step {self.step}")
 
     def advance(self, batch: Batch) -> None:
         config, step = self.config, self.step
@@ -106,7 +97,7 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.world > 1:
-            _average_gradients(self.network, self.world)
+            average_gradients(self.network, self.world)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
         # a single overflow must not poison the weights
         if bool(torch.isfinite(norm)):
@@ -115,11 +106,10 @@ class _Run:
         self._update_average()
         value = float(loss.detach())
         self.loss = value if self.step == 1 else 0.99 * self.loss + 0.01 * value
-        if self.rank == 0 and self.step % 20 == 0:
-            self._log(
-                {"step": self.step, "loss": round(self.loss, 5), "seconds": round(time.monotonic() - self.started)}
-            )
-            self._progress()
+        if self.step % 20 == 0:
+            seconds = round(time.monotonic() - self.started)
+            self.journal.log({"step": self.step, "loss": round(self.loss, 5), "seconds": seconds})
+            self.journal.progress(self.step, self.loss)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -142,9 +132,9 @@ class _Run:
             if score > self.best:
                 self.best = score
                 save_weights(self.folder / "best", model, self.average)
-            self._log({"step": self.step, "validation": None if found is None else asdict(found)})
+            self.journal.log({"step": self.step, "validation": None if found is None else asdict(found)})
             for row in () if found is None else found.reports:
-                self._say(
+                self.journal.say(
                     f"step {self.step} {row['set']}: mIoU {row['base_miou']:.2f} -> {row['miou']:.2f}, "
                     f"mBIoU {row['base_mbiou']:.2f} -> {row['mbiou']:.2f}"
                 )
@@ -156,22 +146,6 @@ class _Run:
             facts = {"step": self.step, "best": self.best, "loss": self.loss}
             save_state(self.folder / STATE_FILE, self.network, self.average, self.optimizer, facts)
 
-    def _log(self, row: Mapping[str, object]) -> None:
-        with (self.folder / LOG_FILE).open("a") as file:
-            file.write(json.dumps(row) + "\n")
-
-    def _say(self, text: str) -> None:
-        if self.rank == 0:
-            print(("\r" if sys.stderr.isatty() else "") + text, file=sys.stderr, flush=True)
-
-    def _progress(self) -> None:
-        if sys.stderr.isatty():
-            part = self.step / self.config.steps
-            bar = "#" * int(30 * part) + "." * (30 - int(30 * part))
-            print(
-                f"\r[{bar}] {self.step}/{self.config.steps} loss {self.loss:.4f} ", end="", file=sys.stderr, flush=True
-            )
-
 
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Linear warm-up, then half a cosine down to 0 at the last step."""
@@ -179,34 +153,6 @@ def learning_rate(config: TrainConfig, step: int) -> float:
         return config.lr * (step + 1) / config.warmup
     part = (step - config.warmup) / max(1, config.steps - config.warmup)
     return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
-
-
-def autocast(amp: str, device: torch.device) -> AbstractContextManager[None]:
-    """bfloat16 where it is native ("auto"), always ("bf16") or never ("off")."""
-    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
-    enabled = amp == "bf16" or (amp == "auto" and native)
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
-
-
-def _cpu_has_bf16() -> bool:
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(supported()) if supported is not None else False
-
-
-def _join_processes() -> int:
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1:
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return world
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise InputError("a torch device", repr(name), "cpu or cuda:0") from None
 
 
 def _read_sets(config: TrainConfig) -> tuple[list[DataSet], list[DataSet]]:
@@ -261,14 +207,3 @@ def _loader(stream: CropStream, config: TrainConfig, start: int, world: int) -> 
         num_workers=config.workers,
         pin_memory=torch.cuda.is_available(),
     )
-
-
-def _average_gradients(network: nn.Module, world: int) -> None:
-    gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    flat: Tensor = torch.cat([g.flatten() for g in gradients])
-    dist.all_reduce(flat)
-    flat /= world
-    offset = 0
-    for gradient in gradients:
-        gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
-        offset += gradient.numel()

@@ -21,11 +21,11 @@ def test_bad_arguments_are_bad_input(run, arguments):
 def test_help_names_every_command(run):
     outcome = run("--help")
     assert outcome.code == 0
-    for command in ("refine", "evaluate", "benchmark", "train", "demo", "info"):
+    for command in ("refine", "evaluate", "benchmark", "train", "convert", "demo", "info"):
         assert f"    {command}" in outcome.out
 
 
-@pytest.mark.parametrize("command", ["refine", "evaluate", "benchmark", "train", "demo", "info"])
+@pytest.mark.parametrize("command", ["refine", "evaluate", "benchmark", "train", "convert", "demo", "info"])
 def test_every_command_has_help(run, command):
     assert run(command, "--help").code == 0
 

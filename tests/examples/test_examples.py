@@ -73,3 +73,9 @@ def test_cost():
     pytest.importorskip("skimage", reason="the photo comes with scikit-image: pip install '.[demo]'")
     out = run("cost.py", "--size", "96x64", "--classes", 3, "--device", "cpu", "--repeat", 2)
     assert out.startswith("96x64, 3 classes, cpu") and "peak memory" in out
+
+
+def test_convert_cost():
+    """A real encoder with a narrow head; the real size takes minutes."""
+    said = run("convert_cost.py", "--encoder", "MiT-B0", "--width", 16, "--size", "70x40")
+    assert "0 parameters" not in said and "converting 0." in said and "refining 70x40 in 1 steps" in said

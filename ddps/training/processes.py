@@ -1,0 +1,68 @@
+"""Where a run's processes meet and compute: ranks under torchrun, devices, precision, averages over ranks."""
+
+import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+
+def join_processes() -> int:
+    """Joins the group that torchrun describes, if any, and returns its size."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1:
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return world
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name; "auto" is this rank's GPU, or the CPU.
+
+    Raises:
+        InputError: torch knows no such device.
+    """
+    if name == "auto":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise InputError("a torch device", repr(name), "cpu or cuda:0") from None
+
+
+def autocast(amp: str, device: torch.device) -> AbstractContextManager[None]:
+    """bfloat16 where it is native ("auto"), always ("bf16") or never ("off")."""
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
+    enabled = amp == "bf16" or (amp == "auto" and native)
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def average_gradients(network: nn.Module, world: int) -> None:
+    """Gradients become their mean over all ranks."""
+    _average([p.grad for p in network.parameters() if p.grad is not None], world)
+
+
+def average_buffers(modules: Iterable[nn.Module], world: int) -> None:
+    """Batch statistics of modules in training mode become their mean over all ranks."""
+    layers = [m for module in modules for m in module.modules() if m.training]
+    buffers = [b for m in layers for b in m.buffers(recurse=False) if b.is_floating_point()]
+    if buffers:
+        _average(buffers, world)
+
+
+def _average(tensors: list[Tensor], world: int) -> None:
+    flat: Tensor = torch.cat([t.flatten() for t in tensors])
+    dist.all_reduce(flat)
+    flat /= world
+    offset = 0
+    for tensor in tensors:
+        tensor.copy_(flat[offset : offset + tensor.numel()].view_as(tensor))
+        offset += tensor.numel()
+
+
+def _cpu_has_bf16() -> bool:
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported()) if supported is not None else False
