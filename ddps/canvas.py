@@ -19,6 +19,9 @@ from .tiling import Tile, blend_window
 WINDOW = 384
 # Probabilities below this count as this in the log-linear pool: no class is vetoed for good.
 LEAST = 1e-5
+# Mean displacement of a label map's outlines, in pixels, below which it counts as exact, and from which on as rough.
+EXACT_BELOW, ROUGH_FROM = 0.5, 1.0
+EXACT_MIX = 0.5
 
 
 @dataclass
@@ -63,6 +66,9 @@ class Canvas:
 
     def window(self, window: Tile) -> Tensor:
         """(K, height, width) float32 probabilities of a window; they sum to 1."""
+        return self._pooled(window, self.mix)
+
+    def _pooled(self, window: Tile, mix: float) -> Tensor:
         original = self.prediction.crop(window.top, window.left, window.height, window.width)
         total = torch.zeros_like(original)
         weights = torch.zeros(original.shape[1:])
@@ -78,8 +84,31 @@ class Canvas:
             total[:, rows, columns] += refined * weight
             weights[here] += weight
         # a pixel that no tile refined keeps the segmentor's answer
-        mixed = mix_probs(original, total / weights.clamp(min=1e-9), self.mix)
+        mixed = mix_probs(original, total / weights.clamp(min=1e-9), mix)
         return torch.where(weights > 0, mixed, original)
+
+    def displacement(self) -> float:
+        """How far the refiner alone would move the outlines, in pixels on average: changes per outline pixel."""
+        changed = 0
+        own = self.prediction.argmax()
+        for window in self.windows():
+            rows, columns = window.slices_in(Tile(0, 0, *self.prediction.size))
+            before, void = own[rows, columns], self.prediction.void[rows, columns]
+            changed += int(((self._pooled(window, 1.0).argmax(0) != before) & ~void).sum())
+        outline = torch.zeros_like(own, dtype=torch.bool)
+        outline[:-1] |= own[1:] != own[:-1]
+        outline[:, :-1] |= own[:, 1:] != own[:, :-1]
+        return changed / max(1, int(outline.sum()))
+
+    def trust_exact_labels(self) -> None:
+        """Lowers the share of the refiner where it finds a label map's outlines to be exact.
+
+        A label map does not say how sure it is. One whose outlines the refiner would move by less than half a pixel on
+        average is taken at its word; from one pixel on, the refiner has its full share.
+        """
+        rough = (self.displacement() - EXACT_BELOW) / (ROUGH_FROM - EXACT_BELOW)
+        low = min(EXACT_MIX, self.mix)
+        self.mix = low + (self.mix - low) * min(1.0, max(0.0, rough))
 
     def windows(self) -> Iterator[Tile]:
         """Windows that cover the image once, small enough for all classes to be in memory."""

@@ -171,8 +171,9 @@ class InferenceConfig:
     """Defaults of `refine`; every one of them can be overridden per call.
 
     `mix` is the share m of the refiner q in the answer, p^(1-m) · q^m, where p are the segmentor's own probabilities;
-    `label_mix` is m for label maps, which do not say how sure they are. An image whose short side has fewer than
-    `working_size` pixels is refined enlarged, at most twice.
+    `label_mix` is m for label maps, which do not say how sure they are; one whose outlines the refiner would hardly
+    move keeps more of its own, see `Canvas.trust_exact_labels`. An image whose short side has fewer than `working_size`
+    pixels is refined enlarged, at most twice.
     """
 
     steps: int = 2

@@ -13,6 +13,7 @@ from . import hub
 from .batches import is_batch, prediction_list
 from .canvas import Canvas
 from .config import DDPSConfig, LogitsNetwork
+from .devices import find_device, has_native_bfloat16
 from .diffusion import samplers
 from .diffusion.schedules import Schedule, make_schedule
 from .errors import InputError
@@ -57,7 +58,7 @@ class DDPSRefiner:
         if dtype not in (torch.float32, torch.bfloat16, torch.float16):
             raise InputError("dtype float32, bfloat16 or float16", str(dtype), "torch.float32")
         self.config, self.dtype, self.source = config, dtype, source
-        self.device = _find_device(device)
+        self.device = find_device(device)
         self.network = channels_last(network.to(self.device)).eval().requires_grad_(False)
         # what runs; `network` keeps the weights as they are saved
         self._fast = channels_last(folded(network)) if isinstance(network, SlotUNet) else None
@@ -73,7 +74,7 @@ class DDPSRefiner:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         device: str | torch.device | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> "DDPSRefiner":
         """Loads a refiner: weights from the package (no network), a folder, or the Hugging Face Hub.
 
@@ -81,7 +82,8 @@ class DDPSRefiner:
             source: "universal", a folder that `save_pretrained` wrote, or a Hub id "org/name".
             revision, token, cache_dir, local_files_only: as huggingface_hub understands them.
             device: None for CUDA if there is one, else the CPU.
-            dtype: see the class.
+            dtype: see the class; None for bfloat16 where the hardware computes in it, else float32. Models conditioned
+                on features take float32 unless told otherwise.
 
         Raises:
             InputError: no such weights, a config out of bounds, tensors that do not fit or are not finite.
@@ -96,7 +98,11 @@ class DDPSRefiner:
         )
         network = build_network(config)
         network.load_state_dict(weights)
-        return cls(config, network, device, dtype, str(source))
+        where = find_device(device)
+        if dtype is None:
+            fast = isinstance(network, SlotUNet) and has_native_bfloat16(where)
+            dtype = torch.bfloat16 if fast else torch.float32
+        return cls(config, network, where, dtype, str(source))
 
     def save_pretrained(self, directory: str | Path, card: str | None = None, half: bool = False) -> Path:
         """Writes config.json, model.safetensors and a model card (README.md) into a folder; see `hub.save_weights`."""
@@ -251,6 +257,9 @@ class DDPSRefiner:
             self._refine_tile(pixels, known, tile, settings, chain, canvases)
             bar.advance()
         own = known.argmax()
+        if known.kind == "labels":
+            for canvas in canvases:
+                canvas.trust_exact_labels()
         *before, answer = [self._answer(known, own, canvas, return_probs) for canvas in canvases]
         answer = replace(
             answer,
@@ -305,17 +314,6 @@ def build_network(config: DDPSConfig) -> nn.Module:
     if config.backbone is None:
         return FeaturesDenoiser(config.network, config.schedule)
     return ImageDenoiser(config.network, config.schedule, config.backbone)
-
-
-def _find_device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError("a device that torch can use here", f"{device} ({error})"[:160], "device='cpu'") from None
-    return found
 
 
 def _tile_seed(seed: int, sample: int, tile: Tile) -> int:

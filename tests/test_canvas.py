@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ddps.canvas import WINDOW, Canvas, mix_probs
@@ -163,3 +164,41 @@ def test_mixing_is_a_log_linear_pool():
 def test_mixing_vetoes_no_class_for_good():
     p, q = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
     torch.testing.assert_close(mix_probs(p, q, 0.5), torch.tensor([0.5, 0.5]))
+
+
+def label_canvas(shift: int, mix: float = 1.0) -> Canvas:
+    """A square label map that the refiner wants `shift` pixels further right."""
+    labels = torch.zeros(64, 64, dtype=torch.int64)
+    labels[16:48, 16:48] = 1
+    known = load_prediction(labels, (64, 64), "labels", 255, 2)
+    wanted = F.one_hot(labels.roll(shift, 1), 2).permute(2, 0, 1) * 0.98 + 0.01
+    canvas = Canvas(known, 0, mix)
+    canvas.add(Tile(0, 0, 64, 64), plan_slots(torch.ones(2), torch.ones(2), 4), wanted)
+    return canvas
+
+
+def test_displacement_is_counted_per_outline_pixel():
+    # two upright sides of 32 px move, the outline has about 4 x 32 pixels
+    assert label_canvas(0).displacement() == 0
+    assert label_canvas(4).displacement() == pytest.approx(2, abs=0.1)
+
+
+@pytest.mark.parametrize(("shift", "low", "high"), [(0, 0.5, 0.5), (1, 0.5, 0.55), (4, 1.0, 1.0)])
+def test_an_exact_label_map_is_taken_at_its_word_and_a_rough_one_is_not(shift, low, high):
+    canvas = label_canvas(shift)
+    canvas.trust_exact_labels()
+    assert low <= canvas.mix <= high
+    before = label_canvas(shift, 0.3)
+    before.trust_exact_labels()
+    assert before.mix == 0.3
+
+
+def test_void_has_no_say_in_the_displacement():
+    labels = torch.zeros(64, 64, dtype=torch.int64)
+    labels[:, 32:] = 255
+    known = load_prediction(labels, (64, 64), "labels", 255, 2)
+    canvas = Canvas(known, 0, 1.0)
+    wanted = torch.stack([torch.zeros(64, 64), torch.ones(64, 64)]) * 0.98 + 0.01
+    wanted[:, :, :32] = wanted[:, :, :32].flip(0)
+    canvas.add(Tile(0, 0, 64, 64), plan_slots(torch.ones(2), torch.ones(2), 4), wanted)
+    assert canvas.displacement() == 0

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..devices import has_native_bfloat16
 from ..errors import InputError
 
 
@@ -35,8 +36,7 @@ def pick_device(name: str) -> torch.device:
 
 def autocast(amp: str, device: torch.device) -> AbstractContextManager[None]:
     """bfloat16 where it is native ("auto"), always ("bf16") or never ("off")."""
-    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
-    enabled = amp == "bf16" or (amp == "auto" and native)
+    enabled = amp == "bf16" or (amp == "auto" and has_native_bfloat16(device))
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
@@ -61,8 +61,3 @@ def _average(tensors: list[Tensor], world: int) -> None:
     for tensor in tensors:
         tensor.copy_(flat[offset : offset + tensor.numel()].view_as(tensor))
         offset += tensor.numel()
-
-
-def _cpu_has_bf16() -> bool:
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(supported()) if supported is not None else False

@@ -259,10 +259,12 @@ def _new_network(run: PaperRun, segmentor: FrozenSegmentor) -> FeaturesDenoiser:
     network = FeaturesDenoiser(run.recipe.network, model.schedule)
     if run.init:
         found, weights, _ = load_weights(run.init, build_network)
-        same = found.network == model.network and found.schedule == model.schedule
+        same = found.network == model.network and found.schedule.kernel == model.schedule.kernel
         if not isinstance(found.network, FeaturesNetwork) or not same:
-            raise InputError(f"the network and the schedule of {run.init}", "others in the recipe", "the same in both")
-        network.load_state_dict({k: v for k, v in weights.items() if not k.startswith("backbone.")})
+            raise InputError(f"the network and the kernel of {run.init}", "others in the recipe", "the same in both")
+        # The recipe's own schedule stays, so that several of them can be tried from one single-step stage.
+        taken = {k: v for k, v in weights.items() if not k.startswith(("backbone.", "log_"))}
+        network.load_state_dict(network.state_dict() | taken)
     elif fusion := segmentor.fusion_weights():
         network.load_state_dict(network.state_dict() | fusion)
     return network

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddps.config import LabelSpace, ScheduleConfig
@@ -11,6 +10,7 @@ from ddps.training.paper.data import VOID
 from ddps.training.paper.objective import Objective, first_prediction, shrink
 
 K, T, SIDE = 4, 10, 24
+LOGITS = torch.tensor([0.0, 1.0, 2.0, 7.0])
 
 
 class Recorder(nn.Module):
@@ -23,7 +23,7 @@ class Recorder(nn.Module):
 
     def forward(self, mask: Tensor, i: Tensor | int, condition: Tensor) -> Tensor:
         self.calls.append((mask, torch.as_tensor(i).expand(len(mask)), condition, self.training))
-        logits = 5.0 * F.one_hot(torch.tensor(3), K).float() + self.bias
+        logits = LOGITS + self.bias
         return logits[None, :, None, None].expand(len(mask), K, *mask.shape[1:])
 
 
@@ -111,8 +111,12 @@ def test_an_absorbing_kernel_masks():
 
 
 def test_the_loss_ignores_void_and_shifts_the_classes():
-    expected = F.cross_entropy(torch.tensor([[0.0, 0, 0, 5.0]]), torch.tensor([1]))
-    assert float(asked(objective()).loss.detach()) == pytest.approx(float(expected), abs=1e-4)
+    share = 40 / (4 * SIDE)  # of class 0; the rest is class 1
+    for void_first in (True, False):
+        surprise = -LOGITS.log_softmax(0)
+        expected = share * surprise[int(void_first)] + (1 - share) * surprise[1 + void_first]
+        loss = asked(objective(void_first)).loss.detach()
+        assert float(loss) == pytest.approx(float(expected), abs=1e-4)
     network, generator = Recorder(), torch.Generator().manual_seed(0)
     nothing = torch.full((2, 32, 32), VOID)
     loss = objective().loss(network, torch.ones(2, 2, 8, 8), nothing, None, False, generator)

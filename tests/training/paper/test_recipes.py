@@ -89,7 +89,8 @@ def test_single_settings_changed():
     )
     assert recipe.optimizer.lr == 1e-3 and recipe.model.schedule.kind == "cosine" and recipe.data.fit == ()
     assert not recipe.data.photometric and recipe.model.name == "12"
-    assert dataclasses.replace(recipe, data=load_recipe(NAME).data).optimizer.betas == (0.9, 0.96)
+    other = load_recipe(NAME, ["model.backbone=null", "model.network.in_channels=[256, 512]"])
+    assert other.model.backbone is None and other.network.in_channels == (256, 512)
 
 
 def test_recipes_of_one_s_own(tmp_path):

@@ -44,6 +44,12 @@ def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> set[str]:
     return {name for name in a if not torch.equal(a[name].nan_to_num(), b[name].nan_to_num())}
 
 
+def differing_shared(a: dict[str, Tensor], b: dict[str, Tensor]) -> set[str]:
+    """Of those that have one shape."""
+    shared = {name for name in a if a[name].shape == b[name].shape}
+    return differing({name: a[name] for name in shared}, {name: b[name] for name in shared})
+
+
 def snapshots(monkeypatch) -> list[tuple[str, dict[str, Tensor], dict[str, Tensor]]]:
     """(stage, weights, average) before every step."""
     seen = []
@@ -218,8 +224,7 @@ def test_every_setting_has_an_effect(run_of, tmp_path, as_it_is, name):
         as_it_is.update(weights_of(tmp_path / "plain" / "last"))
     train_recipe(run_of(changed(quick, **SETTINGS[name])), Strided())
     got = weights_of(tmp_path / "run" / "last")
-    shared = {key for key in got if not key.startswith("log_") and got[key].shape == as_it_is[key].shape}
-    assert differing({key: got[key] for key in shared}, {key: as_it_is[key] for key in shared})
+    assert {key for key in differing_shared(got, as_it_is) if not key.startswith("log_")}
     assert all(value.isfinite().all() for key, value in got.items() if not key.startswith("log_"))
 
 
@@ -231,9 +236,13 @@ def test_starting_from_a_model(run_of, tmp_path, monkeypatch):
     assert {stage for stage, _, _ in seen} == {"multi_step"}
     assert differing(seen[0][1], weights_of(first)) == set()
     assert not (tmp_path / "run" / "single_step").exists()
-    other = replace(MODEL, schedule=ScheduleConfig("cosine", 4))
-    with pytest.raises(InputError, match="the network and the schedule"):
-        train_recipe(run_of(changed(only_multi, model=other), init=str(first), out=str(tmp_path / "x")), Strided())
+    other = changed(only_multi, model=replace(MODEL, schedule=ScheduleConfig("cosine", 8)))
+    train_recipe(run_of(other, init=str(first), out=str(tmp_path / "other")), Strided())
+    assert {n for n in differing_shared(seen[-4][1], weights_of(first)) if not n.startswith("log_")} == set()
+    assert seen[-4][1]["log_at"].shape == (8,)
+    kernel = changed(only_multi, model=replace(MODEL, schedule=ScheduleConfig("linear", 4, "absorbing")))
+    with pytest.raises(InputError, match="the network and the kernel"):
+        train_recipe(run_of(kernel, init=str(first), out=str(tmp_path / "x")), Strided())
 
 
 def test_single_step_alone(run_of, tmp_path):
@@ -317,38 +326,56 @@ SCRIPT = """
 import sys
 from tests.training.paper.conftest import Strided
 from ddps.training.paper import PaperRun, train_recipe
+from ddps.training.paper.train import _Training
+
+run_all = _Training.run_all
+
+def and_tell(self):
+    folder = run_all(self)
+    print([float(v.double().nan_to_num(neginf=0).sum()) for v in self.network.state_dict().values()])
+    return folder
+
+_Training.run_all = and_tell
 train_recipe(PaperRun.from_json(sys.stdin.read()), Strided())
 """
 
 
 def test_several_processes_make_one_model(run_of, tmp_path):
-    """Two ranks of one crop each, fusion trained: a run that was resumed is the same as one that was not."""
+    """Two ranks, other crops on each, a trained fusion: weights and batch statistics are the same on both."""
     recipe = changed(
         tiny_recipe(), single_step={"iterations": 2}, multi_step={"iterations": 2}, report={"save_every": 1}
     )
-    runs = [run_of(recipe, out=str(tmp_path / name)) for name in ("a", "b")]
-    for run in runs:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        root = Path(__file__).resolve().parents[3]
-        ranks = [
+    run = run_of(recipe)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    root = str(Path(__file__).resolve().parents[3])
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": root}
+    ranks = []
+    for rank in ("0", "1"):
+        environment = {**os.environ, **common, "RANK": rank, "LOCAL_RANK": rank}
+        pipe = subprocess.PIPE
+        ranks.append(
             subprocess.Popen(
-                [sys.executable, "-c", SCRIPT], cwd=root, text=True, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
-                env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": str(root)},
+                [sys.executable, "-c", SCRIPT],
+                cwd=root,
+                text=True,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                env=environment,
             )
-            for rank in range(2)
-        ]  # fmt: skip
-        for process in ranks:
-            process.stdin.write(run.to_json())
-            process.stdin.close()
-        for process in ranks:
-            said = process.stderr.read()
-            assert process.wait(timeout=300) == 0, said
-    (a, _), (b, facts) = (state_of(tmp_path / name) for name in "ab")
-    assert facts["step"] == 4 and differing(a, b) == set()
-    report = [row["validation"] for row in log_of(tmp_path / "a") if "validation" in row][-1]
+        )
+        ranks[-1].stdin.write(run.to_json())
+        ranks[-1].stdin.close()
+    told = []
+    for process in ranks:
+        told.append(process.stdout.read())
+        said = process.stderr.read()
+        assert process.wait(timeout=300) == 0, said
+    assert told[0] and told[0] == told[1]
+    assert state_of(tmp_path / "run")[1]["step"] == 4
+    report = [row["validation"] for row in log_of(tmp_path / "run") if "validation" in row][-1]
     assert report["images"] == 2
     train_recipe(run_of(recipe, out=str(tmp_path / "alone")), Strided())
-    assert differing(weights_of(tmp_path / "alone" / "last"), weights_of(tmp_path / "a" / "last"))
+    assert differing(weights_of(tmp_path / "alone" / "last"), weights_of(tmp_path / "run" / "last"))
