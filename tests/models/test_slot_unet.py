@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddps.config import LogitsNetwork
+from ddps.models.fold import folded
 from ddps.models.slot_unet import (
     PADDING,
     SlotUNet,
@@ -229,3 +230,16 @@ def test_sub_pixels_go_where_they_belong():
     right[:, 0::2, 4] = 1
     right[:, 1::2, 5] = 1
     assert convex_upsample(logits, right)[0, 0, 0].tolist() == [0, 1, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("batch", "slots"), [(1, 1), (1, 5), (3, 4)])
+def test_inference_takes_shortcuts_to_the_same_answer(batch, slots):
+    # one image and no gradients: pooling slot by slot, FiLM inside the convolution, no repeated time
+    network, (image, probs, mask) = noisy(), inputs(batch, slots)
+    fast = folded(network)
+    with torch.enable_grad():
+        expected = network(mask, 3, network.condition(image, probs))
+    with torch.no_grad():
+        assert_same(fast(mask, 3, fast.condition(image, probs)), expected)
+        step = torch.full((batch,), 3)
+        assert_same(network(mask, step, network.condition(image, probs)), expected)
