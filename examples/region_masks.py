@@ -1,8 +1,8 @@
 """Masks without annotators: regions of one colour in the photos of a data set, as classes of their own.
 
 Data sets label few kinds of things, and everything else in a photo, windows, cars, trees, is one class "background".
-Its outlines are real all the same. This script cuts every training image into regions with the algorithm of Felzenszwalb
-and Huttenlocher (scikit-image) and writes them as a data set for `ddps train`, which groups them at random:
+Its outlines are real all the same. This script cuts every training image into regions with the algorithm of
+Felzenszwalb and Huttenlocher (scikit-image), for `ddps train`, which groups them at random:
 
     python examples/region_masks.py DATA/ccp_fashion WORK/ccp_regions
 """

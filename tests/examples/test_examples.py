@@ -50,6 +50,24 @@ def test_out_of_fold(data_set, tmp_path, kind):
     assert json.loads((tmp_path / "out" / "classes.json").read_text())["merge"] == [0, 1, 0]
 
 
+def test_one_fold_holds_nothing_out(data_set, tmp_path):
+    out = run("out_of_fold.py", data_set, tmp_path / "out", "--folds", 1, "--minutes", 0.01, "--size", 64)
+    assert "val: mIoU" in out and not (tmp_path / "out" / "train").exists()
+    assert len(list((tmp_path / "out" / "val").iterdir())) == 1
+
+
+def test_region_masks(data_set, tmp_path):
+    run("region_masks.py", data_set, tmp_path / "regions")
+    about = json.loads((tmp_path / "regions" / "classes.json").read_text())
+    for index in range(4):
+        mask = np.array(Image.open(tmp_path / "regions" / "train" / "masks" / f"{index}.png"))
+        image = Image.open(tmp_path / "regions" / "train" / "images" / f"{index}.jpg")
+        assert mask.shape == image.size[::-1] and mask.max() < about["num_classes"]
+    # the box of the image is a region of its own
+    inside, outside = mask[30, 20], mask[4, 55]
+    assert inside != outside
+
+
 def test_foreground_predictions(data_set, tmp_path, shared):
     pytest.importorskip("onnxruntime", reason="the segmentor is an ONNX file: pip install '.[onnx]'")
     model = shared / "segmentors" / "deeplabv3_mobilenetv2_voc_257.onnx"
