@@ -1,5 +1,6 @@
 """`DDPSRefiner`: any segmentor's prediction in, a better mask out."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,12 +29,14 @@ from .progress import Progress
 from .segmentors import ImageDenoiser
 from .settings import Settings
 from .slots import plan_slots, to_slots
-from .tile_chain import TileChain, zoom_of
+from .tile_chain import TileChain, keep_in_reach, zoom_of
 from .tiling import Tile, plan_tiles
 from .visualize import default_palette
 
 # A tile in which the segmentor is this sure everywhere has nothing to refine.
 SURE = 0.999
+# How far from its own pixels a class of a label map may appear: in pixels, and as a share of the image's diagonal.
+REACH_PIXELS, REACH_SHARE = 16, 0.02
 
 
 class DDPSRefiner:
@@ -304,6 +307,8 @@ class DDPSRefiner:
         record = canvases[-1].recorder(tile, plan)
         answers = chain.refine_after(pixels[:, rows, columns], slots, zoom, known.kind == "labels", seeds, record)
         for canvas, answer in zip(canvases, answers, strict=True):
+            if known.kind == "labels":
+                answer = keep_in_reach(answer, slots, max(REACH_PIXELS, REACH_SHARE * math.hypot(*known.size)))
             canvas.add(tile, plan, answer)
 
 

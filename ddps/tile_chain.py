@@ -20,6 +20,7 @@ from .settings import Settings
 from .slots import slot_kernel
 
 MOST_ZOOM = 2.0
+REACH_CELL = 4
 
 
 def zoom_of(size: tuple[int, int], working_size: int) -> float:
@@ -220,6 +221,31 @@ def _resize(logits: Tensor, size: tuple[int, int]) -> Tensor:
     if logits.shape[-2:] == size:
         return logits.float()
     return F.interpolate(logits.float(), size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def keep_in_reach(probs: Tensor, slots: Tensor, reach: float) -> Tensor:
+    """Takes a class's probability away where none of its own pixels is near.
+
+    A label map has no second guesses: what looks like one of its things far from it is another thing.
+
+    Args:
+        probs: (S, h, w) refined probabilities, summing to 1.
+        slots: (S, h, w) those of the label map.
+        reach: in pixels, measured in cells of 4 x 4.
+
+    Returns:
+        (S, h, w), summing to 1.
+    """
+    own = (slots > 0.5).float()[None]
+    side = 2 * math.ceil(reach / REACH_CELL) + 1
+    near = F.max_pool2d(own, REACH_CELL, ceil_mode=True)
+    for window in ((side, 1), (1, side)):
+        near = F.max_pool2d(near, window, 1, (window[0] // 2, window[1] // 2))
+    near = near.repeat_interleave(REACH_CELL, 2).repeat_interleave(REACH_CELL, 3)
+    kept = probs * near[0, :, : probs.shape[1], : probs.shape[2]]
+    total = kept.sum(0, keepdim=True)
+    # where nothing is near, as deep in void, there is nothing to hold on to
+    return torch.where(total > 1e-3, kept / total.clamp(min=1e-3), probs)
 
 
 def pad_to(values: Tensor, stride: int) -> Tensor:

@@ -14,7 +14,7 @@ from ddps.diffusion.schedules import make_schedule, network_steps
 from ddps.models.slot_unet import SlotUNet
 from ddps.settings import Settings
 from ddps.slots import slot_kernel
-from ddps.tile_chain import TileChain, zoom_of
+from ddps.tile_chain import TileChain, keep_in_reach, zoom_of
 
 from .conftest import TINY
 
@@ -182,3 +182,21 @@ def test_answers_after_some_steps_are_averaged_over_chains_and_sizes():
     for index in range(3):
         torch.testing.assert_close(both[index], (one[index] + two[index]) / 2)
     assert not torch.allclose(one[0], one[1], atol=1e-3)
+
+
+def test_a_class_of_a_label_map_does_not_appear_far_away():
+    labels = torch.zeros(50, 70, dtype=torch.int64)
+    labels[20:30, 10:20] = 1
+    slots = F.one_hot(labels, 2).permute(2, 0, 1) * 0.8 + 0.1
+    wanted = torch.full((2, 50, 70), 0.2)
+    wanted[1] = 0.8
+    kept = keep_in_reach(wanted, slots, 8)
+    torch.testing.assert_close(kept.sum(0), torch.ones(50, 70))
+    near = kept.argmax(0) == 1
+    assert bool(near[12:38, 2:28].all()) and not bool(near[:, 36:].any()) and not bool(near[44:].any())
+
+
+def test_where_no_class_is_near_nothing_is_taken_away():
+    slots = torch.full((2, 20, 20), 0.5)
+    wanted = torch.rand(2, 20, 20).softmax(0)
+    assert torch.equal(keep_in_reach(wanted, slots, 4), wanted)
