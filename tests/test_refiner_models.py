@@ -68,7 +68,8 @@ def features_of(height: int = 12, width: int = 10) -> list[Tensor]:
 def test_what_is_saved_is_loaded(config, tmp_path):
     config = replace(config, name="mine", labels=LabelSpace(5, ("a", "b", "c", "d", "e")))
     saved = make(config)
-    loaded = DDPSRefiner.from_pretrained(saved.save_pretrained(tmp_path / "model"), device="cpu")
+    folder = saved.save_pretrained(tmp_path / "model")
+    loaded = DDPSRefiner.from_pretrained(folder, device="cpu", dtype=torch.float32)
     assert loaded.config == config and loaded.source == str(tmp_path / "model")
     state, expected = loaded.network.state_dict(), saved.network.state_dict()
     assert state.keys() == expected.keys() and all(torch.equal(state[k], expected[k]) for k in state)
