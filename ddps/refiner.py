@@ -305,7 +305,7 @@ class DDPSRefiner:
         zoom = zoom_of(known.size, self.config.inference.working_size)
         seeds = [_tile_seed(settings.seed, sample, tile) for sample in range(settings.num_samples)]
         record = canvases[-1].recorder(tile, plan)
-        answers = chain.refine_after(pixels[:, rows, columns], slots, zoom, known.kind == "labels", seeds, record)
+        answers = chain.refine(pixels[:, rows, columns], slots, zoom, known.kind == "labels", seeds, record)
         for canvas, answer in zip(canvases, answers, strict=True):
             if known.kind == "labels":
                 answer = keep_in_reach(answer, slots, max(REACH_PIXELS, REACH_SHARE * math.hypot(*known.size)))

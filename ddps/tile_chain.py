@@ -83,23 +83,6 @@ class TileChain:
         crisp: bool,
         seeds: Sequence[int],
         record: samplers.Callback | None = None,
-    ) -> Tensor:
-        """Refined probabilities of one tile after the last step: `refine_after` without the steps before.
-
-        Returns:
-            (S, h, w) float32.
-        """
-        return self.refine_after(image, slots, zoom, crisp, seeds, record)[-1]
-
-    @torch.no_grad()
-    def refine_after(
-        self,
-        image: Tensor,
-        slots: Tensor,
-        zoom: float,
-        crisp: bool,
-        seeds: Sequence[int],
-        record: samplers.Callback | None = None,
     ) -> list[Tensor]:
         """Refined probabilities of one tile, averaged over one chain per seed.
 
@@ -145,7 +128,7 @@ class TileChain:
     def _chain(
         self, first: View, last: View, seed: int, size: tuple[int, int], record: samplers.Callback | None
     ) -> list[Tensor]:
-        """(S, h, w) float32 probabilities of one run of the sampler, as `refine_after` gives them."""
+        """(S, h, w) float32 probabilities of one run of the sampler, as `refine` gives them."""
         passes: dict[View, Denoised] = {}
         answers: list[Tensor] = []
 

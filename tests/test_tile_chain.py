@@ -62,7 +62,7 @@ def test_small_images_are_enlarged_at_most_twice():
 @pytest.mark.parametrize("zoom", [1.0, 1.37, 2.0])
 def test_untrained_weights_change_nothing_that_is_clear(size, zoom):
     image, probs = tile_of(*size)
-    answer = chain_of(network_of(0.0)).refine(image, probs, zoom, False, [0])
+    answer = chain_of(network_of(0.0)).refine(image, probs, zoom, False, [0])[-1]
     assert answer.shape == probs.shape
     torch.testing.assert_close(answer.sum(0), torch.ones(size))
     top = probs.topk(2, 0).values
@@ -73,7 +73,7 @@ def test_untrained_weights_change_nothing_that_is_clear(size, zoom):
 def test_a_label_map_keeps_every_pixel_under_untrained_weights():
     image, probs = tile_of()
     labels = F.one_hot(probs.argmax(0), 3).permute(2, 0, 1) * 0.85 + 0.05
-    answer = chain_of(network_of(0.0), steps=1).refine(image, labels, 2.0, True, [0])
+    answer = chain_of(network_of(0.0), steps=1).refine(image, labels, 2.0, True, [0])[-1]
     assert torch.equal(answer.argmax(0), labels.argmax(0))
 
 
@@ -101,16 +101,16 @@ def test_one_enlarged_pass_is_the_pass_over_the_enlarged_tile():
     large = F.interpolate(image[None], size, mode="bicubic")[0].clamp(0, 1)
     finer = F.interpolate(probs[None], size, mode="bilinear")[0]
     chain = chain_of(network, steps=1)
-    expected = chain.refine(large, finer, 1.0, False, [3]).log()[None]
+    expected = chain.refine(large, finer, 1.0, False, [3])[-1].log()[None]
     expected = F.interpolate(expected, (30, 41), mode="bilinear", antialias=True)[0].softmax(0)
-    torch.testing.assert_close(chain.refine(image, probs, 2.0, False, [3]), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(chain.refine(image, probs, 2.0, False, [3])[-1], expected, rtol=0, atol=1e-4)
 
 
 def test_both_sizes_have_a_say():
     image, probs = tile_of()
     network = network_of(0.2)
-    both = chain_of(network).refine(image, probs, 2.0, False, [0])
-    small = chain_of(network, steps=1).refine(image, probs, 1.0, False, [0])
+    both = chain_of(network).refine(image, probs, 2.0, False, [0])[-1]
+    small = chain_of(network, steps=1).refine(image, probs, 1.0, False, [0])[-1]
     assert not torch.allclose(both, small, atol=1e-3)
     # what the fine pass says alone follows from the mean; it has to be a distribution that differs from the coarse one
     fine = (2 * both.log() - small.log()).softmax(0)
@@ -122,10 +122,10 @@ def test_both_sizes_have_a_say():
 def test_chains_are_averaged_and_seeds_decide():
     image, probs = tile_of()
     chain = chain_of(network_of(0.4), steps=3)
-    one, two, mean = (chain.refine(image, probs, 1.5, False, seeds) for seeds in ([1], [2], [1, 2]))
+    one, two, mean = (chain.refine(image, probs, 1.5, False, seeds)[-1] for seeds in ([1], [2], [1, 2]))
     assert not torch.equal(one, two)
     torch.testing.assert_close(mean, (one + two) / 2)
-    assert torch.equal(one, chain.refine(image, probs, 1.5, False, [1]))
+    assert torch.equal(one, chain.refine(image, probs, 1.5, False, [1])[-1])
 
 
 def test_recorded_steps_are_on_the_tiles_own_grid():
@@ -141,8 +141,8 @@ def test_recorded_steps_are_on_the_tiles_own_grid():
 def test_guidance_works_at_both_sizes():
     image, probs = tile_of()
     network = network_of(0.3)
-    plain = chain_of(network).refine(image, probs, 2.0, False, [0])
-    guided = chain_of(network, guidance_scale=2.0).refine(image, probs, 2.0, False, [0])
+    plain = chain_of(network).refine(image, probs, 2.0, False, [0])[-1]
+    guided = chain_of(network, guidance_scale=2.0).refine(image, probs, 2.0, False, [0])[-1]
     assert bool(guided.isfinite().all()) and not torch.allclose(plain, guided, atol=1e-3)
 
 
@@ -158,9 +158,10 @@ def test_inputs_are_not_changed():
 def test_the_answer_after_some_steps_is_that_of_the_chain_cut_short(sampler):
     image, probs = tile_of(32, 44)
     network, schedule = network_of(0.2), make_schedule(SCHEDULE.kind, SCHEDULE.num_steps)
-    answers = chain_of(network, steps=4, sampler=sampler, after=(1, 3)).refine_after(image, probs, 1.0, False, [3])
+    answers = chain_of(network, steps=4, sampler=sampler, after=(1, 3)).refine(image, probs, 1.0, False, [3])
     assert len(answers) == 3
-    assert torch.equal(answers[-1], chain_of(network, steps=4, sampler=sampler).refine(image, probs, 1.0, False, [3]))
+    (alone,) = chain_of(network, steps=4, sampler=sampler).refine(image, probs, 1.0, False, [3])
+    assert torch.equal(answers[-1], alone)
     condition = network.condition(image[None], probs[None])
     last = []
 
@@ -178,7 +179,7 @@ def test_the_answer_after_some_steps_is_that_of_the_chain_cut_short(sampler):
 def test_answers_after_some_steps_are_averaged_over_chains_and_sizes():
     image, probs = tile_of()
     chain = chain_of(network_of(0.2), steps=3, after=(1, 2))
-    one, two, both = (chain.refine_after(image, probs, 1.5, False, seeds) for seeds in ([1], [2], [1, 2]))
+    one, two, both = (chain.refine(image, probs, 1.5, False, seeds) for seeds in ([1], [2], [1, 2]))
     for index in range(3):
         torch.testing.assert_close(both[index], (one[index] + two[index]) / 2)
     assert not torch.allclose(one[0], one[1], atol=1e-3)

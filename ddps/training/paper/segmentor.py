@@ -1,6 +1,7 @@
 """The frozen segmentor that training looks through: an image to feature maps, and to logits where it has a head."""
 
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class Seen:
     logits: Tensor | None
 
 
-class FrozenSegmentor(nn.Module):
+class FrozenSegmentor(nn.Module, ABC):
     """Base of what `train_recipe` takes: subclass it to train on the features of any other network.
 
     A subclass implements `forward(image (B, 3, H, W) in [0, 1]) -> Seen`. It is put in evaluation mode, called without
@@ -50,9 +51,9 @@ class FrozenSegmentor(nn.Module):
         """A trained fusion under the denoiser's names, or nothing."""
         return {}
 
+    @abstractmethod
     def forward(self, image: Tensor) -> Seen:
-        """See the class."""
-        raise NotImplementedError
+        """What the segmentor makes of (B, 3, H, W) images in [0, 1], RGB."""
 
 
 class SegFormer(FrozenSegmentor):

@@ -10,7 +10,7 @@ from ddps import DDPSRefiner
 from ddps.config import LabelSpace
 from ddps.errors import InputError
 from ddps.refiner import build_network
-from ddps.training.paper import FrozenSegmentor, read_segmentor
+from ddps.training.paper import FrozenSegmentor, Seen, read_segmentor
 
 from .conftest import tiny_recipe
 
@@ -78,8 +78,14 @@ def test_what_is_no_segmentor(tmp_path, segformer_dir, tiny_model_dir):
         assert "\n" not in str(caught.value)
 
 
-def test_the_base_class_is_only_a_base():
-    base = FrozenSegmentor()
-    assert not base.has_logits and base.backbone_weights() == base.fusion_weights() == {}
-    with pytest.raises(NotImplementedError):
-        base(torch.zeros(1, 3, 8, 8))
+def test_a_segmentor_has_to_say_what_it_sees_and_nothing_else():
+    with pytest.raises(TypeError, match="forward"):
+        FrozenSegmentor()
+
+    class Plain(FrozenSegmentor):
+        def forward(self, image):
+            return Seen([image[:, :, ::4, ::4]], None)
+
+    plain = Plain()
+    assert not plain.has_logits and plain.backbone_weights() == plain.fusion_weights() == {}
+    assert plain(torch.zeros(1, 3, 8, 8)).features[0].shape == (1, 3, 2, 2)
