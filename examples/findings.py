@@ -1,0 +1,252 @@
+"""The paper's findings, measured again: what is noised, which noise, which schedule, which sampler, how many steps.
+
+For one data set, a small segmentor is trained and frozen; then, for every seed, the paper's denoiser on its features:
+a single-step stage, and from it, with one budget for all, one multi-step stage per variant. Every variant is measured
+on test images. All work is kept in WORK, and what is there is not done again:
+
+    python examples/findings.py DATA/camvid WORK/camvid --predictions PREDICTIONS
+    python examples/findings.py DATA/dsb2018_nuclei WORK/dsb2018_nuclei --crop 128
+
+PREDICTIONS holds {train,val,test}/<stem>.png of another segmentor, which the variant "segmentor" is trained with;
+without, it takes those of the frozen one. `examples/findings_report.py` makes the table and the plot.
+"""
+
+import argparse
+import functools
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from out_of_fold import Pyramid, load_pairs, normalise, train
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ddps import DDPSRefiner
+from ddps.config import DDPSConfig, FeaturesNetwork, InferenceConfig, LabelSpace, ScheduleConfig
+from ddps.datasets import list_pairs
+from ddps.diffusion import samplers
+from ddps.diffusion.as_released import posterior_as_released
+from ddps.inputs import load_image
+from ddps.metrics import SegmentationMetrics
+from ddps.predictions import load_prediction, read_prediction_file
+from ddps.slots import slot_kernel
+from ddps.training.paper import PaperRun, train_recipe
+from ddps.training.paper.config import DataConfig, ObjectiveConfig, OptimizerConfig, Recipe, ReportConfig, StageConfig
+from ddps.training.paper.segmentor import FrozenSegmentor, Seen
+from ddps.training.processes import autocast
+
+STEPS = 20
+FEW, CURVE = (1, 5, 20), (1, 2, 3, 5, 10, 20)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One network: how it is trained, and which chains it is measured with, as (sampler, steps, guidance)."""
+
+    noised: str = "first_prediction"
+    kernel: str = "uniform"
+    schedule: str = "linear"
+    condition_dropout: float = 0.0
+    single_step: bool = False
+    chains: tuple[tuple[str, int, float], ...] = field(default_factory=lambda: tuple(("free", s, 0.0) for s in FEW))
+
+
+STRICT = tuple((sampler, steps, 0.0) for sampler in ("posterior", "released") for steps in (5, 20))
+VARIANTS = {
+    "single_step": Variant(single_step=True, chains=(("free", 1, 0.0),)),
+    "first_prediction": Variant(chains=(*(("free", s, 0.0) for s in CURVE), *STRICT)),
+    "ground_truth": Variant("ground_truth", chains=(*(("free", s, 0.0) for s in FEW), *STRICT)),
+    "segmentor": Variant("segmentor"),
+    "absorbing": Variant(kernel="absorbing"),
+    "cosine": Variant(schedule="cosine"),
+    "dropout": Variant(condition_dropout=0.15, chains=tuple(("free", 5, g) for g in (0.0, 0.5, 1.0, 2.0))),
+}
+
+
+class FrozenPyramid(FrozenSegmentor):
+    """A small network with features at strides 4 to 32, and logits at stride 4."""
+
+    has_logits = True
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.network = Pyramid(classes)
+
+    def forward(self, image: Tensor) -> Seen:
+        x, features = self.network.stem(normalise(image * 255)), []
+        for stage in self.network.stages:
+            x = stage(x)
+            features.append(x)
+        maps = [project(f) for project, f in zip(self.network.project, features, strict=True)]
+        size = maps[0].shape[-2:]
+        fused = torch.cat([F.interpolate(m, size, mode="bilinear", align_corners=False) for m in maps], 1)
+        return Seen(features, self.network.head(fused))
+
+
+def frozen_segmentor(args: argparse.Namespace, classes: int) -> FrozenPyramid:
+    """Trained once for all runs of a data set."""
+    segmentor, path = FrozenPyramid(classes), args.work / "segmentor.safetensors"
+    if not path.is_file():
+        pairs = load_pairs(args.data / "train", np.arange(256, dtype=np.uint8))
+        segmentor.network = train("pyramid", classes, list(pairs.values()), args.minutes, 256, 0)
+        args.work.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.contiguous() for k, v in segmentor.state_dict().items()}, path.with_suffix(".new"))
+        os.replace(path.with_suffix(".new"), path)
+    segmentor.load_state_dict(load_file(path))
+    return segmentor.eval().requires_grad_(False)
+
+
+def recipe(args: argparse.Namespace, name: str, variant: Variant, classes: int, stages: tuple[int, int]) -> Recipe:
+    """The paper's recipe, shortened: iterations of the (single-step, multi-step) stage, and rates to match."""
+    model = DDPSConfig(
+        name=f"findings-{name}",
+        labels=LabelSpace(num_classes=classes),
+        schedule=ScheduleConfig(kind=variant.schedule, num_steps=STEPS, kernel=variant.kernel),
+        network=FeaturesNetwork(
+            in_channels=(32, 64, 96, 128), channels=48, dim=args.dim, out_dim=args.dim, num_classes=classes
+        ),
+        inference=InferenceConfig(steps=STEPS, mix=1.0),
+    )
+    halve = max(1, max(stages) // 3)
+    return Recipe(
+        name=f"findings-{name}",
+        notes=(),
+        model=model,
+        data=DataConfig("folders", (), (0.75, 1.5), args.crop, 0.95, 0.5, True),
+        objective=ObjectiveConfig(variant.noised, variant.condition_dropout),
+        single_step=StageConfig(stages[0], halve, "trained", "frozen"),
+        multi_step=StageConfig(stages[1], halve, "frozen", "frozen"),
+        optimizer=OptimizerConfig(args.batch_size, 1e-3, (0.9, 0.96), 0.045, 20, 1e-6, 1.0, 0.03, 1),
+        report=ReportConfig(50, 10**6, 1, 50, "auto"),
+    )
+
+
+def trained(args: argparse.Namespace, name: str, seed: int, segmentor: FrozenPyramid, classes: int) -> Path:
+    """The folder of a variant's weights; their single-step stage is shared between those of one kernel."""
+    variant = VARIANTS[name]
+    runs, half = args.work / f"seed{seed}", args.iterations
+    first = runs / f"first_{variant.kernel}"
+
+    def run(out: Path, label: str, what: Variant, stages: tuple[int, int], init: str) -> None:
+        if (out / "last" / "model.safetensors").is_file():
+            return
+        predictions = str(args.predictions) if what.noised == "segmentor" and args.predictions else ""
+        settings = PaperRun(
+            recipe(args, label, what, classes, stages),
+            str(args.data), str(out), predictions=predictions, init=init, seed=seed, device=args.device,
+        )  # fmt: skip
+        started = time.monotonic()
+        train_recipe(settings, segmentor)
+        print(f"{args.data.name} seed {seed} {label}: {time.monotonic() - started:.0f} s", flush=True)
+
+    run(first, first.name, Variant(kernel=variant.kernel), (half, 0), "")
+    stages = (half, 0) if variant.single_step else (0, half)
+    run(runs / name, name, variant, stages, str(first / "single_step"))
+    return runs / name / "last"
+
+
+@torch.no_grad()
+def labels_of(refiner: DDPSRefiner, condition: Tensor, chain: tuple[str, int, float], seed: int) -> Tensor:
+    """(4h, 4w) int64 answer of one chain from pure noise on a (1, C, h, w) condition."""
+    sampler, steps, g = chain
+    network = refiner.network
+    nothing = torch.zeros_like(condition)
+
+    def denoiser(mask: Tensor, i: int) -> Tensor:
+        logits = network(mask, i, condition)
+        return logits * (1 + g) - g * network(mask, i, nothing) if g else logits
+
+    kernel = slot_kernel(refiner.config.schedule, network.network.num_classes)
+    run = {"free": samplers.free, "posterior": samplers.posterior, "released": posterior_as_released}[sampler]
+    height, width = condition.shape[-2:]
+    generators = [torch.Generator().manual_seed(seed)]
+    logits = run(denoiser, None, kernel, refiner.schedule, steps, generators,
+                 shape=(1, height, width), device=condition.device)  # fmt: skip
+    size = (4 * height, 4 * width)
+    return F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)[0].argmax(0)
+
+
+def measure(args: argparse.Namespace, weights: Path, name: str, seed: int, segmentor: FrozenPyramid) -> list[dict]:
+    """One row of figures per chain of a variant, over the test images."""
+    refiner = DDPSRefiner.from_pretrained(weights, device=args.device)
+    data = list_pairs(args.data, "test", "folders")
+    pairs = data.pairs[:: max(1, len(data.pairs) // args.images)][: args.images]
+    chains = VARIANTS[name].chains
+    totals = {chain: SegmentationMetrics(data.num_classes, data.ignore_index) for chain in chains}
+    device = next(refiner.network.parameters()).device
+    for number, (image_path, mask_path) in enumerate(pairs):
+        image, target = load_image(image_path)[None], data.read_mask(mask_path)
+        with autocast("auto", device), torch.no_grad():
+            condition = refiner.network.condition(segmentor(image.to(device)).features)
+            for chain, total in totals.items():
+                answer = labels_of(refiner, condition, chain, 1000 * seed + number)
+                total.update(answer[: target.shape[0], : target.shape[1]].cpu().numpy(), target)
+    return [
+        {"sampler": s, "steps": n, "guidance": g, "images": len(pairs)} | total.as_dict()
+        for (s, n, g), total in totals.items()
+    ]
+
+
+@torch.no_grad()
+def measure_base(args: argparse.Namespace, segmentor: FrozenPyramid) -> list[dict]:
+    """The frozen segmentor alone, and the one whose predictions were handed in."""
+    data = list_pairs(args.data, "test", "folders")
+    pairs = data.pairs[:: max(1, len(data.pairs) // args.images)][: args.images]
+    totals = {"frozen": SegmentationMetrics(data.num_classes, data.ignore_index)}
+    if args.predictions:
+        totals["predictions"] = SegmentationMetrics(data.num_classes, data.ignore_index)
+    for image_path, mask_path in pairs:
+        target = data.read_mask(mask_path)
+        logits = segmentor(load_image(image_path)[None].to(args.device)).logits
+        size = (4 * logits.shape[-2], 4 * logits.shape[-1])
+        own = F.interpolate(logits, size, mode="bilinear", align_corners=False)[0].argmax(0).cpu().numpy()
+        totals["frozen"].update(own[: target.shape[0], : target.shape[1]], target)
+        if args.predictions:
+            values, kind = read_prediction_file(args.predictions / "test" / f"{image_path.stem}.png")
+            given = load_prediction(values, target.shape, kind, data.ignore_index, data.num_classes)
+            totals["predictions"].update(given.argmax().numpy(), target)
+    return [{"segmentor": name, "images": len(pairs)} | total.as_dict() for name, total in totals.items()]
+
+
+def keep(path: Path, make: functools.partial) -> None:
+    """Writes what `make` returns, unless it is there."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".new").write_text(json.dumps(make(), indent=1) + "\n")
+        os.replace(path.with_suffix(".new"), path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder with {train,val,test}/{images,masks} and classes.json")
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--predictions", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--minutes", type=float, default=6, help="training time of the frozen segmentor")
+    parser.add_argument("--iterations", type=int, default=300, help="of each stage")
+    parser.add_argument("--batch-size", type=int, default=5)
+    parser.add_argument("--crop", type=int, default=160)
+    parser.add_argument("--dim", type=int, default=32, help="width of the U-Net")
+    parser.add_argument("--images", type=int, default=20, help="test images, spread evenly")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    torch.set_flush_denormal(True)
+    classes = list_pairs(args.data, "train", "folders").num_classes
+    segmentor = frozen_segmentor(args, classes).to(args.device)
+    keep(args.work / "measured" / "base.json", functools.partial(measure_base, args, segmentor))
+    for seed in args.seeds:
+        for name in args.variants:
+            weights = trained(args, name, seed, segmentor, classes)
+            path = args.work / "measured" / f"{name}_{seed}.json"
+            keep(path, functools.partial(measure, args, weights, name, seed, segmentor))
+            print(f"{args.data.name} seed {seed} {name}: measured", flush=True)
+
+
+if __name__ == "__main__":
+    main()
