@@ -4,13 +4,23 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from ..errors import InputError
-from . import benchmark, convert, demo, evaluate, info, prior, refine, train
 from .report import say_error
 
-COMMANDS = (refine, evaluate, benchmark, train, convert, prior, demo, info)
+# Each is a module of this folder, with its line in `ddps --help`.
+COMMANDS = {
+    "refine": "refine one prediction, or a folder of them",
+    "evaluate": "measure predictions before and after refinement, or a full model, against true masks",
+    "benchmark": "compare with other refiners",
+    "train": "train a refiner on your own images and masks",
+    "convert": "turn a released checkpoint into a model folder",
+    "prior": "show what a model believes about masks without an image",
+    "demo": "refine rough masks of real photos, offline",
+    "info": "show versions, devices and a model's facts",
+}
 BAD_INPUT, INTERRUPTED = 2, 130
 
 
@@ -30,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0; 1 when some items of a folder failed; 2 for bad input.
     """
-    args = make_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
     try:
+        args = make_parser(next((word for word in argv if word in COMMANDS), None)).parse_args(argv)
         code: int = args.run(args)
         sys.stdout.flush()
         return code
@@ -47,11 +58,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def make_parser() -> Parser:
+def make_parser(command: str | None) -> Parser:
+    """The parser with the options of one command. The others' modules are not imported: they would bring torch, which
+    takes seconds, before a line of help is shown or a typing mistake is told.
+
+    Args:
+        command: one of `COMMANDS`; None for none of them.
+    """
     parser = Parser(prog="ddps", description="Makes the masks of any semantic segmentor better.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_parser(commands)
+    for name, summary in COMMANDS.items():
+        if name == command:
+            import_module(f".{name}", __package__).add_parser(commands)
+        else:
+            commands.add_parser(name, help=summary)
     return parser
 
 

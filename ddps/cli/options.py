@@ -90,7 +90,7 @@ def refine_one(
     refiner: DDPSRefiner,
     args: argparse.Namespace,
     image: ImageLike,
-    prediction: PredictionLike,
+    prediction: PredictionLike | None,
     kind: AnyKind,
     *,
     ignore_index: int,

@@ -1,4 +1,4 @@
-"""`ddps refine`: one image with its prediction, or a whole folder of them."""
+"""`ddps refine`: one image, or a whole folder of them; with predictions, unless the model needs none."""
 
 import argparse
 import sys
@@ -21,12 +21,16 @@ SOME_FAILED = 1
 
 @dataclass(frozen=True)
 class Job:
-    """One image to refine and what to write."""
+    """One image to refine, alone or with its prediction, and what to write."""
 
     image: Path
-    prediction: Path
+    prediction: Path | None
     mask: Path
     overlay: Path | None
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        return (self.image,) if self.prediction is None else (self.image, self.prediction)
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -37,11 +41,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser(
         "refine",
         help="refine one prediction, or a folder of them",
-        description="Refines IMAGE's PREDICTION: two files, or two folders whose files pair up by their stem.",
+        description="Refines IMAGE's PREDICTION: two files, or two folders whose files pair up by their stem. "
+        "A whole model, which `ddps convert` and `ddps train --recipe` make, needs no PREDICTION: it goes from the "
+        "image to a mask.",
     )
     parser.add_argument("image", type=Path, metavar="IMAGE", help="an image, or a folder of images")
     parser.add_argument(
-        "prediction", type=Path, metavar="PREDICTION", help=".npz (logits, probs or labels), .npy or .png; or a folder"
+        "prediction",
+        type=Path,
+        nargs="?",
+        metavar="PREDICTION",
+        help="right after IMAGE: .npz (logits, probs or labels), .npy or .png, or a folder; whole models need none",
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help=".png or .npz to write; or a folder"
@@ -59,7 +69,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     folders = args.image.is_dir()
-    if args.image.exists() and args.prediction.exists() and folders != args.prediction.is_dir():
+    two = args.prediction is not None and args.image.exists() and args.prediction.exists()
+    if two and folders != args.prediction.is_dir():
         got = "a folder and a file" if folders else "a file and a folder"
         raise InputError("IMAGE and PREDICTION as two files or two folders", got, "a pair of one kind")
     jobs, without_prediction = _plan_folders(args) if folders else (_plan_pair(args), 0)
@@ -83,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _plan_pair(args: argparse.Namespace) -> list[Job]:
     for path, what in ((args.image, "an image"), (args.prediction, "a prediction")):
-        if not path.exists():
+        if path is not None and not path.exists():
             raise InputError(f"{what}, a file or a folder", f"{str(path)!r}, which does not exist", "checking the path")
     mask = args.output / f"{args.image.stem}.{args.format}" if args.output.is_dir() else args.output
     if mask.suffix.lower() not in (".png", ".npz"):
@@ -95,25 +106,28 @@ def _plan_pair(args: argparse.Namespace) -> list[Job]:
 
 def _plan_folders(args: argparse.Namespace) -> tuple[list[Job], int]:
     images = files_by_stem(args.image, IMAGE_SUFFIXES, "images")
-    predictions = files_by_stem(args.prediction, PREDICTION_SUFFIXES, "predictions")
-    check_partners(predictions, images, "an image")
+    predictions = {}
+    if args.prediction is not None:
+        predictions = files_by_stem(args.prediction, PREDICTION_SUFFIXES, "predictions")
+        check_partners(predictions, images, "an image")
+    stems = images if args.prediction is None else predictions
     for folder in (args.output, args.overlay):
         if folder is not None and folder.exists() and not folder.is_dir():
             raise InputError("a folder as output for a folder", f"the file {str(folder)!r}", "another name")
     jobs = [
         Job(
             images[stem],
-            prediction,
+            predictions.get(stem),
             args.output / f"{stem}.{args.format}",
             None if args.overlay is None else args.overlay / f"{stem}.jpg",
         )
-        for stem, prediction in predictions.items()
+        for stem in stems
     ]
-    return jobs, len(images) - len(predictions)
+    return jobs, len(images) - len(stems)
 
 
 def _check_inputs_stay(jobs: list[Job]) -> None:
-    inputs = {path.resolve() for job in jobs for path in (job.image, job.prediction)}
+    inputs = {path.resolve() for job in jobs for path in job.inputs}
     outputs = [path for job in jobs for path in job.outputs]
     for path in outputs:
         if path.resolve() in inputs:
@@ -135,8 +149,15 @@ def _check_outputs(jobs: list[Job], overwrite: bool, make_folder: bool) -> None:
 def _refine_all(
     jobs: list[Job], args: argparse.Namespace, stop_at_error: bool
 ) -> tuple[list[tuple[float, float]], list[tuple[str, str]]]:
-    """Share of changed pixels in percent and seconds of every job that worked; name and error of the others."""
-    refiner = load_refiner(args)
+    """Share of changed pixels in percent (nan without a prediction) and seconds of every job that worked; name and
+    error of the others."""
+    refiner = load_refiner(args, full_models=True)
+    if args.prediction is None and refiner.config.backbone is None:
+        raise InputError(
+            f"IMAGE and PREDICTION, which {args.model} refines",
+            "IMAGE alone",
+            "a segmentor's prediction after IMAGE, or a whole model, which needs none, as --model",
+        )
     if not stop_at_error:
         for folder in {path.parent for path in jobs[0].outputs}:
             folder.mkdir(parents=True, exist_ok=True)
@@ -145,12 +166,13 @@ def _refine_all(
     for job in jobs:
         try:
             refined = _refine(refiner, job, args, show_tiles=stop_at_error)
-            results.append((100.0 * float(np.asarray(refined.changed).mean()), refined.seconds))
+            share = float("nan") if job.prediction is None else float(np.asarray(refined.changed).mean())
+            results.append((100.0 * share, refined.seconds))
         except (InputError, OSError) as error:
             if stop_at_error:
                 raise
-            named = name_item(error, job.prediction.name)
-            failed.append((job.prediction.stem, str(named)))
+            named = name_item(error, job.inputs[-1].name)
+            failed.append((job.image.stem, str(named)))
             if bar.shown:
                 print(file=sys.stderr)
             say_error(named)
@@ -187,5 +209,7 @@ def _summary(report: dict[str, object], results: list[tuple[float, float]]) -> s
         parts.append(f"left out {report['without_prediction']} images without a prediction")
     line = ", ".join(parts)
     if results:
-        line += f"; {report['changed']:.2f} % of the pixels changed, {report['seconds_per_image']:.2f} s per image"
+        changed, seconds = np.mean(results, axis=0)
+        share = "" if np.isnan(changed) else f"{changed:.2f} % of the pixels changed, "
+        line += f"; {share}{seconds:.2f} s per image"
     return f"{line} -> {report['output']}"

@@ -5,11 +5,13 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from ..atomic import atomic_write
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
@@ -71,7 +73,7 @@ def check_picture(path: Path) -> None:
         raise InputError(f"a picture ending in {', '.join(PICTURE_FORMATS)}", repr(str(path)), "one of these")
 
 
-def write_picture(picture: Image.Image, path: Path, overwrite: bool) -> None:
+def write_picture(picture: "Image.Image", path: Path, overwrite: bool) -> None:
     """Writes a picture, whole or not at all, in the format of its suffix."""
     check_picture(path)
     with atomic_write(path, overwrite) as file:

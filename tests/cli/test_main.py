@@ -1,9 +1,12 @@
+import argparse
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
 from ddps.cli import info
+from ddps.cli.main import COMMANDS, make_parser
 from ddps.errors import InputError
 
 
@@ -21,13 +24,44 @@ def test_bad_arguments_are_bad_input(run, arguments):
 def test_help_names_every_command(run):
     outcome = run("--help")
     assert outcome.code == 0
-    for command in ("refine", "evaluate", "benchmark", "train", "convert", "demo", "info"):
+    for command in COMMANDS:
         assert f"    {command}" in outcome.out
 
 
-@pytest.mark.parametrize("command", ["refine", "evaluate", "benchmark", "train", "convert", "demo", "info"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(run, command):
-    assert run(command, "--help").code == 0
+    outcome = run(command, "--help")
+    assert outcome.code == 0 and f"ddps {command}" in outcome.out and len(outcome.out.splitlines()) > 5
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_says_the_same_of_itself(command):
+    commands = argparse.ArgumentParser().add_subparsers()
+    import_module(f"ddps.cli.{command}").add_parser(commands)
+    [own] = commands._get_subactions()
+    assert (own.dest, own.help) == (command, COMMANDS[command])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], [], ["nonsense"]])
+def test_what_runs_no_command_imports_no_torch(arguments):
+    code = f"""
+import sys
+from ddps.cli.main import main
+try:
+    main({arguments!r})
+except SystemExit:
+    pass
+print(*sorted({{"torch", "numpy", "PIL", "transformers", "huggingface_hub"}} & set(sys.modules)), file=sys.stderr)
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0
+    assert process.stderr.splitlines()[-1] == ""
+
+
+def test_only_the_chosen_commands_options_are_known():
+    with pytest.raises(SystemExit):
+        make_parser(None).parse_args(["info", "--json"])
+    assert make_parser("info").parse_args(["info", "--json"]).json
 
 
 @pytest.mark.parametrize("error", [InputError("this", "that\nover two lines", "these"), OSError("disk; try another")])
