@@ -29,16 +29,19 @@ from torch import Tensor
 from ddps import DDPSRefiner
 from ddps.config import DDPSConfig, FeaturesNetwork, InferenceConfig, LabelSpace, ScheduleConfig
 from ddps.datasets import list_pairs
+from ddps.devices import has_native_bfloat16
 from ddps.diffusion import samplers
 from ddps.diffusion.as_released import posterior_as_released
 from ddps.inputs import load_image
 from ddps.metrics import SegmentationMetrics
+from ddps.models.paper_inference import StepNetwork
 from ddps.predictions import load_prediction, read_prediction_file
 from ddps.slots import slot_kernel
 from ddps.training.paper import PaperRun, train_recipe
 from ddps.training.paper.config import DataConfig, ObjectiveConfig, OptimizerConfig, Recipe, ReportConfig, StageConfig
 from ddps.training.paper.segmentor import FrozenSegmentor, Seen
-from ddps.training.processes import autocast
+
+Chain = tuple[str, int, float]  # sampler, steps, guidance
 
 STEPS = 20
 FEW, CURVE = (1, 5, 20), (1, 2, 3, 5, 10, 20)
@@ -46,14 +49,14 @@ FEW, CURVE = (1, 5, 20), (1, 2, 3, 5, 10, 20)
 
 @dataclass(frozen=True)
 class Variant:
-    """One network: how it is trained, and which chains it is measured with, as (sampler, steps, guidance)."""
+    """One network: how it is trained, and which chains it is measured with."""
 
     noised: str = "first_prediction"
     kernel: str = "uniform"
     schedule: str = "linear"
     condition_dropout: float = 0.0
     single_step: bool = False
-    chains: tuple[tuple[str, int, float], ...] = field(default_factory=lambda: tuple(("free", s, 0.0) for s in FEW))
+    chains: tuple[Chain, ...] = field(default_factory=lambda: tuple(("free", s, 0.0) for s in FEW))
 
 
 STRICT = tuple((sampler, steps, 0.0) for sampler in ("posterior", "released") for steps in (5, 20))
@@ -150,22 +153,14 @@ def trained(args: argparse.Namespace, name: str, seed: int, segmentor: FrozenPyr
     return runs / name / "last"
 
 
-@torch.no_grad()
-def labels_of(refiner: DDPSRefiner, condition: Tensor, chain: tuple[str, int, float], seed: int) -> Tensor:
+def labels_of(refiner: DDPSRefiner, steps: StepNetwork, condition: Tensor, chain: Chain, seed: int) -> Tensor:
     """(4h, 4w) int64 answer of one chain from pure noise on a (1, C, h, w) condition."""
-    sampler, steps, g = chain
-    network = refiner.network
-    nothing = torch.zeros_like(condition)
-
-    def denoiser(mask: Tensor, i: int) -> Tensor:
-        logits = network(mask, i, condition)
-        return logits * (1 + g) - g * network(mask, i, nothing) if g else logits
-
-    kernel = slot_kernel(refiner.config.schedule, network.network.num_classes)
+    sampler, count, guidance = chain
+    kernel = slot_kernel(refiner.config.schedule, refiner.network.network.num_classes)
     run = {"free": samplers.free, "posterior": samplers.posterior, "released": posterior_as_released}[sampler]
     height, width = condition.shape[-2:]
     generators = [torch.Generator().manual_seed(seed)]
-    logits = run(denoiser, None, kernel, refiner.schedule, steps, generators,
+    logits = run(steps.bind(condition, guidance), None, kernel, refiner.schedule, count, generators,
                  shape=(1, height, width), device=condition.device)  # fmt: skip
     size = (4 * height, 4 * width)
     return F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)[0].argmax(0)
@@ -179,13 +174,14 @@ def measure(args: argparse.Namespace, weights: Path, name: str, seed: int, segme
     chains = VARIANTS[name].chains
     totals = {chain: SegmentationMetrics(data.num_classes, data.ignore_index) for chain in chains}
     device = next(refiner.network.parameters()).device
+    steps = StepNetwork(refiner.network, range(STEPS), torch.bfloat16 if has_native_bfloat16(device) else None)
     for number, (image_path, mask_path) in enumerate(pairs):
         image, target = load_image(image_path)[None], data.read_mask(mask_path)
-        with autocast("auto", device), torch.no_grad():
+        with torch.no_grad():
             condition = refiner.network.condition(segmentor(image.to(device)).features)
-            for chain, total in totals.items():
-                answer = labels_of(refiner, condition, chain, 1000 * seed + number)
-                total.update(answer[: target.shape[0], : target.shape[1]].cpu().numpy(), target)
+        for chain, total in totals.items():
+            answer = labels_of(refiner, steps, condition, chain, 1000 * seed + number)
+            total.update(answer[: target.shape[0], : target.shape[1]].cpu().numpy(), target)
     return [
         {"sampler": s, "steps": n, "guidance": g, "images": len(pairs)} | total.as_dict()
         for (s, n, g), total in totals.items()

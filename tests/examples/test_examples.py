@@ -1,6 +1,7 @@
 """The example scripts run as their docstrings say."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -97,3 +98,23 @@ def test_convert_cost():
     """A real encoder with a narrow head; the real size takes minutes."""
     said = run("convert_cost.py", "--encoder", "MiT-B0", "--width", 16, "--size", "70x40")
     assert "0 parameters" not in said and "converting 0." in said and "refining 70x40 in 1 steps" in said
+
+
+def test_findings_and_their_report(data_set, tmp_path):
+    shutil.copytree(data_set / "val", data_set / "test")
+    for split in ("train", "val", "test"):
+        shutil.copytree(data_set / split / "masks", tmp_path / "predictions" / split)
+    short = ("--minutes", 0.01, "--iterations", 2, "--crop", 32, "--dim", 8, "--images", 1, "--batch-size", 2)
+    variants = ("--variants", "single_step", "first_prediction", "segmentor")
+    work = tmp_path / "work"
+    command = (data_set, work, "--predictions", tmp_path / "predictions", "--seeds", 0, *short, *variants)
+    out = run("findings.py", *command)
+    assert "seed 0 first_prediction: measured" in out
+    rows = json.loads((work / "measured" / "first_prediction_0.json").read_text())
+    assert [(row["sampler"], row["steps"]) for row in rows[:6]] == [("free", steps) for steps in (1, 2, 3, 5, 10, 20)]
+    assert all(0 <= row["mbiou"] <= 100 and row["images"] == 1 for row in rows)
+    base = {row["segmentor"]: row for row in json.loads((work / "measured" / "base.json").read_text())}
+    assert base["predictions"]["miou"] == 100  # these predictions are the truth
+    assert "first_uniform" not in run("findings.py", *command)  # a second call finds everything done
+    table = run("findings_report.py", work)
+    assert "| 5 |" in table and "± 0.00" in table and table.count("|---") == 3
