@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -11,10 +12,11 @@ from .batches import feature_lists, is_batch, prediction_list
 from .canvas import mix_probs
 from .config import DDPSConfig
 from .diffusion import samplers
-from .diffusion.schedules import Schedule
+from .diffusion.schedules import Schedule, network_steps
 from .errors import InputError
 from .inputs import ImageLike, load_image
 from .models.paper import FeaturesDenoiser
+from .models.paper_inference import BoundNetwork, StepNetwork
 from .outputs import Refinement, convert_container
 from .predictions import AnyKind, Prediction, PredictionLike, load_prediction
 from .progress import Progress
@@ -118,14 +120,15 @@ class PaperCall:
             if len(condition) != 1:
                 raise InputError("features of one image", f"of {len(condition)}", "a list of as many images")
 
-            def record(step: samplers.Step) -> None:
-                if self.settings.return_trajectory:
-                    trajectory.append(_Answer(self, [step.logits[0].float()], covered, size, None).labels()[0])
+        def record(step: samplers.Step) -> None:
+            if self.settings.return_trajectory:
+                trajectory.append(_Answer(self, [step.logits[0].float()], covered, size, None).labels()[0])
 
-            chains = [
-                self._chain(condition, sample, record if sample == 0 else None)
-                for sample in range(self.settings.num_samples)
-            ]
+        denoiser = self._steps.bind(condition, self.settings.guidance_scale)
+        chains = [
+            self._chain(denoiser, sample, record if sample == 0 else None)
+            for sample in range(self.settings.num_samples)
+        ]
         *before, last = [
             self._refinement(_Answer(self, logits, covered, size, known), known) for logits in zip(*chains, strict=True)
         ]
@@ -163,18 +166,15 @@ class PaperCall:
             raise InputError(f"num_classes={classes}, as these weights have", str(self.num_classes), "leaving it out")
         return load_prediction(prediction, size, self.kind, self.ignore_index, classes)
 
-    def _chain(self, condition: Tensor, sample: int, record: samplers.Callback | None) -> list[Tensor]:
+    @cached_property
+    def _steps(self) -> StepNetwork:
+        """The network, folded once for all images and chains of this call."""
+        times = network_steps(self.schedule.num_steps, self.settings.steps)
+        return StepNetwork(self.network, times, None if self.dtype == torch.float32 else self.dtype)
+
+    def _chain(self, denoiser: BoundNetwork, sample: int, record: samplers.Callback | None) -> list[Tensor]:
         """(K, h, w) float32 logits of one run: after each of `settings.after`, then after the last step."""
-        settings, network = self.settings, self.network
-        nothing = torch.zeros_like(condition) if settings.guidance_scale else None
-
-        def denoiser(mask: Tensor, i: int) -> Tensor:
-            logits: Tensor = network(mask, i, condition)
-            if nothing is not None:
-                g = settings.guidance_scale
-                logits = logits * (1 + g) - g * network(mask, i, nothing)
-            return logits
-
+        settings = self.settings
         answers: list[Tensor] = []
 
         def callback(step: samplers.Step) -> None:
@@ -184,10 +184,10 @@ class PaperCall:
                 if one is not None:
                     one(step)
 
-        kernel = slot_kernel(self.config.schedule, network.network.num_classes)
+        kernel = slot_kernel(self.config.schedule, self.network.network.num_classes)
         seed = (settings.seed + sample * 6364136223846793005) % 2**63
         generators = [torch.Generator().manual_seed(seed)]
-        shape, device = (1, condition.shape[-2], condition.shape[-1]), condition.device
+        shape, device = denoiser.shape, denoiser.stem.device
         if settings.sampler == "single":
             logits = samplers.single(
                 denoiser, None, kernel, self.schedule, generators, callback, shape=shape, device=device

@@ -216,3 +216,12 @@ def test_reduced_precision(refiner, dtype):
     reduced = DDPSRefiner(refiner.config, whole_refiner().network, device="cpu", dtype=dtype)
     a, b = (r.refine(image_of(), sampler="single").probs for r in (refiner, reduced))
     assert b.dtype == torch.float32 and 0 < (a - b).abs().mean() < 0.05
+
+
+def test_new_weights_are_used_by_the_next_call():
+    refiner, other = whole_refiner(), whole_refiner(seed=3)
+    before = refiner.refine(image_of())
+    refiner.network.load_state_dict(other.network.state_dict())
+    after = refiner.refine(image_of())
+    assert not torch.equal(after.probs, before.probs)
+    assert torch.equal(after.probs, other.refine(image_of()).probs)

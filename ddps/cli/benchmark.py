@@ -1,4 +1,4 @@
-"""`ddps benchmark`: our refiner beside what else there is, in one run on the same inputs."""
+"""`ddps benchmark quality`: our refiner beside what else there is, in one run on the same inputs."""
 
 import argparse
 import zlib
@@ -17,6 +17,7 @@ from ..inputs import load_image
 from ..predictions import AnyKind, load_prediction, read_prediction_file
 from ..progress import Progress
 from ..rough import Rough, import_cv2, roughen
+from . import benchmark_speed
 from .benchmark_report import InputResult, as_json, as_markdown, as_text
 from .benchmark_sets import DataSet, Split, SplitFiles, read_sets
 from .options import add_model_options, load_refiner, whole
@@ -42,7 +43,7 @@ class Plan:
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
-        "benchmark", help="compare with other refiners", description="Our refiner beside what else there is."
+        "benchmark", help="compare with other refiners; time", description="How good our refiner is, and how fast."
     )
     kinds = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
     quality = kinds.add_parser(
@@ -55,6 +56,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     _add_options(quality)
     quality.set_defaults(run=run)
+    benchmark_speed.add_parser(kinds)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

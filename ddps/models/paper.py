@@ -93,12 +93,7 @@ class FeaturesDenoiser(FeatureFusion):
             InputError: the mask is not int64 or does not have the condition's size.
         """
         batch, _, height, width = condition.shape
-        if mask.shape != (batch, height, width) or mask.dtype != torch.int64:
-            raise InputError(
-                f"an int64 mask {(batch, height, width)}, the size of the condition",
-                f"{mask.dtype} {tuple(mask.shape)}",
-                "resizing it to stride 4 (nearest)",
-            )
+        check_mask(mask, (batch, height, width))
         time = i.to(condition.device) if isinstance(i, Tensor) else torch.full((batch,), i, device=condition.device)
         embedded = rearrange(self.embed(mask.to(condition.device)), "b h w c -> b c h w")
         x = torch.cat([condition, embedded], 1)
@@ -106,3 +101,13 @@ class FeaturesDenoiser(FeatureFusion):
         x = F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
         x = self.unet(x, time)[..., :height, :width]
         return self.conv_seg_new(self.dropout(x))
+
+
+def check_mask(mask: Tensor, shape: tuple[int, int, int]) -> None:
+    """Raises InputError unless the mask is int64 and (B, h, w) as the condition's."""
+    if mask.shape != shape or mask.dtype != torch.int64:
+        raise InputError(
+            f"an int64 mask {shape}, the size of the condition",
+            f"{mask.dtype} {tuple(mask.shape)}",
+            "resizing it to stride 4 (nearest)",
+        )

@@ -21,7 +21,45 @@ HEADS = 4
 HEAD_DIM = 32
 
 
-class UNet(nn.Module):
+class Levels(nn.Module):
+    """The way through the U-Net, whatever its blocks are made of: `UNet` has them as trained, `StepUNet` as folded."""
+
+    downs: nn.ModuleList
+    ups: nn.ModuleList
+    mid_block1: nn.Module
+    mid_attn: nn.Module
+    mid_block2: nn.Module
+    final_res_block: nn.Module
+
+    def trunk(self, stem: Tensor, time: Tensor | int) -> Tensor:
+        """From the stem's output to what the last 1x1 convolution reads.
+
+        Args:
+            stem: (B, dim, H, W).
+            time: what the residual blocks take as the time.
+
+        Returns:
+            (B, dim, H, W).
+        """
+        x = stem
+        skips: list[Tensor] = []
+        for level in self.downs:
+            block1, block2, attention, shrink = cast(nn.ModuleList, level)
+            x = block1(x, time)
+            skips.append(x)
+            x = attention(block2(x, time))
+            skips.append(x)
+            x = shrink(x)
+        x = self.mid_block2(self.mid_attn(self.mid_block1(x, time)), time)
+        for level in self.ups:
+            block1, block2, attention, grow = cast(nn.ModuleList, level)
+            x = block1(torch.cat([x, skips.pop()], 1), time)
+            x = block2(torch.cat([x, skips.pop()], 1), time)
+            x = grow(attention(x))
+        return self.final_res_block(torch.cat([x, stem], 1), time)
+
+
+class UNet(Levels):
     """Features and a time in, features of the same height and width out.
 
     Args:
@@ -97,24 +135,12 @@ class UNet(nn.Module):
         if height % self.multiple or width % self.multiple:
             padded = tuple(-(-side // self.multiple) * self.multiple for side in (height, width))
             raise InputError(f"sides in multiples of {self.multiple}", f"{height}x{width}", f"padding to {padded}")
+        return self.final_conv(self.trunk(self.init_conv(x), self.embed_time(time, x.dtype)))
+
+    def embed_time(self, time: Tensor, dtype: torch.dtype) -> Tensor:
+        """(B,) network times to (B, 4·dim), what the residual blocks scale and shift by."""
         # Angles need float32; times above 256 are not even whole numbers in bfloat16.
-        embedding = self.time_mlp[1:](self.time_mlp[0](time).to(x.dtype))
-        stem = x = self.init_conv(x)
-        skips: list[Tensor] = []
-        for level in self.downs:
-            block1, block2, attention, shrink = cast(nn.ModuleList, level)
-            x = block1(x, embedding)
-            skips.append(x)
-            x = attention(block2(x, embedding))
-            skips.append(x)
-            x = shrink(x)
-        x = self.mid_block2(self.mid_attn(self.mid_block1(x, embedding)), embedding)
-        for level in self.ups:
-            block1, block2, attention, grow = cast(nn.ModuleList, level)
-            x = block1(torch.cat([x, skips.pop()], 1), embedding)
-            x = block2(torch.cat([x, skips.pop()], 1), embedding)
-            x = grow(attention(x))
-        return self.final_conv(self.final_res_block(torch.cat([x, stem], 1), embedding))
+        return self.time_mlp[1:](self.time_mlp[0](time).to(dtype))
 
 
 class SinusoidalTime(nn.Module):
@@ -155,7 +181,8 @@ class Block(nn.Module):
         self.norm = nn.GroupNorm(GROUPS, out_dim)
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        x = self.norm(self.proj(x))
+        norm = self.norm
+        x = group_norm(self.proj(x), norm.weight, norm.bias, norm.eps)
         if scale is not None and shift is not None:
             x = x * (scale + 1) + shift
         return F.silu(x)
@@ -237,6 +264,11 @@ class Attention(nn.Module):
         q, k, v = rearrange(self.to_qkv(x), "b (three n c) h w -> three b n (h w) c", three=3, n=HEADS)
         out = F.scaled_dot_product_attention(q, k, v)
         return self.to_out(rearrange(out, "b n (h w) c -> b (n c) h w", h=height))
+
+
+def group_norm(x: Tensor, gain: Tensor, offset: Tensor, smallest: float) -> Tensor:
+    """Normalisation of the channels in groups; `F.group_norm` is the same, but refuses a map of a single pixel."""
+    return torch.group_norm(x, GROUPS, gain, offset, smallest)
 
 
 def epsilon(x: Tensor) -> float:

@@ -13,6 +13,7 @@ from ddps.config import FeaturesNetwork, ScheduleConfig
 from ddps.diffusion import AbsorbingKernel, UniformKernel, free, make_schedule, posterior
 from ddps.errors import InputError
 from ddps.models.paper import FeaturesDenoiser
+from ddps.models.paper_inference import StepNetwork
 
 TINY = FeaturesNetwork(
     in_channels=(4, 6), channels=8, embed_dim=3, dim=8, dim_mults=(1, 1, 1), out_dim=8, num_classes=5
@@ -51,8 +52,10 @@ def network_of(config: dict) -> FeaturesNetwork:
 
 def assert_golden(denoiser: FeaturesDenoiser, golden: dict[str, Tensor]) -> None:
     condition = denoiser.condition([golden[f"feature.{j}"] for j in range(4)])
+    folded = StepNetwork(denoiser, range(len(golden["masks"]))).bind(condition)
     for i, (mask, logits) in enumerate(zip(golden["masks"], golden["logits"], strict=True)):
         assert (denoiser(mask, i, condition) - logits).abs().max() <= 1e-4
+        assert (folded(mask, i) - logits).abs().max() <= 1e-4
 
 
 @torch.no_grad()
@@ -91,12 +94,13 @@ def test_names_and_shapes_of_the_released_model(shared):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 7), (8, 12), (5, 4)])
-def test_every_size(height, width):
+def test_every_size(height, width, batch):
     denoiser = tiny()
-    condition = denoiser.condition(features(2, height, width))
-    assert condition.shape == (2, 8, height, width)
-    assert denoiser(some_mask(2, height, width), 3, condition).shape == (2, 5, height, width)
+    condition = denoiser.condition(features(batch, height, width))
+    assert condition.shape == (batch, 8, height, width)
+    assert denoiser(some_mask(batch, height, width), 3, condition).shape == (batch, 5, height, width)
 
 
 @torch.no_grad()
