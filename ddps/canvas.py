@@ -44,6 +44,14 @@ def mix_probs(original: Tensor, refined: Tensor, mix: float) -> Tensor:
     return torch.lerp(original.clamp(min=LEAST).log(), refined.clamp(min=LEAST).log(), mix).softmax(0)
 
 
+def most_likely(probs: Tensor) -> tuple[Tensor, Tensor]:
+    """(h, w) int64 most likely classes of (K, h, w) probabilities, and (h, w) uncertainty: 1 minus their margin."""
+    top = probs.topk(min(2, len(probs)), 0)
+    if len(probs) == 1:
+        return top.indices[0], torch.zeros_like(probs[0])
+    return top.indices[0], (1 - (top.values[0] - top.values[1])).clamp(0, 1)
+
+
 class Canvas:
     """Collects refined tiles; answers for any window with the segmentor's probabilities mixed in.
 
@@ -128,14 +136,10 @@ class Canvas:
     def labels(self) -> tuple[Tensor, Tensor]:
         """(H, W) int64 most likely classes, and (H, W) float32 uncertainty: 1 minus the margin of the best class."""
         labels = torch.empty(self.prediction.size, dtype=torch.long)
-        uncertainty = torch.zeros(self.prediction.size)
+        uncertainty = torch.empty(self.prediction.size)
         for window in self.windows():
             rows, columns = window.slices_in(Tile(0, 0, *self.prediction.size))
-            probs = self.window(window)
-            top = probs.topk(min(2, len(probs)), 0)
-            labels[rows, columns] = top.indices[0]
-            if len(probs) > 1:
-                uncertainty[rows, columns] = (1 - (top.values[0] - top.values[1])).clamp(0, 1)
+            labels[rows, columns], uncertainty[rows, columns] = most_likely(self.window(window))
         return labels, uncertainty
 
     def recorder(self, tile: Tile, plan: SlotPlan) -> Callback | None:

@@ -1,5 +1,7 @@
-"""Large images in overlapping tiles: the plan and the blending window."""
+"""Large images in overlapping tiles: the plan, what is finished when, and the blending window."""
 
+from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +48,61 @@ def _starts(side: int, tile: int, overlap: int) -> list[int]:
         return [0]
     count = 1 + -(-(side - tile) // (tile - overlap))
     return [round(k * (side - tile) / (count - 1)) for k in range(count)]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One tile's turn where an image is refined and written on the way, and nothing is kept for longer than needed.
+
+    Attributes:
+        tile: to refine now.
+        done: the part of the image that no later tile touches, and no earlier turn has finished; all turns' parts
+            cover the image once.
+        until: index of the last turn whose part this tile has a say in.
+    """
+
+    tile: Tile
+    done: Tile
+    until: int
+
+
+def plan_turns(size: tuple[int, int], tiles: list[Tile]) -> list[Turn]:
+    """When which part of an image is finished.
+
+    Args:
+        size: (H, W) of the image.
+        tiles: of `plan_tiles`, in its order.
+    """
+    tops, lefts = sorted({tile.top for tile in tiles}), sorted({tile.left for tile in tiles})
+    bottoms, rights = [*tops[1:], size[0]], [*lefts[1:], size[1]]
+    turns = []
+    for index, tile in enumerate(tiles):
+        row, column = divmod(index, len(lefts))
+        done = Tile(tile.top, tile.left, bottoms[row] - tile.top, rights[column] - tile.left)
+        last_row = bisect_left(tops, tile.top + tile.height) - 1
+        last_column = bisect_left(lefts, tile.left + tile.width) - 1
+        turns.append(Turn(tile, done, last_row * len(lefts) + last_column))
+    return turns
+
+
+def split(area: Tile, side: int) -> Iterator[Tile]:
+    """Covers an area once, row by row, with windows of at most `side` pixels a side."""
+    for top in range(area.top, area.top + area.height, side):
+        for left in range(area.left, area.left + area.width, side):
+            height, width = area.top + area.height - top, area.left + area.width - left
+            yield Tile(top, left, min(side, height), min(side, width))
+
+
+def shows_one_class(probs: Tensor, sure: float) -> bool:
+    """Whether a tile has nothing to refine: every pixel's likeliest class is the same, at `sure` or above.
+
+    What is left out with such a tile is what the refiner would have invented in it, and no outline of the segmentor's.
+
+    Args:
+        probs: (K, h, w) the segmentor's probabilities.
+        sure: least probability of that class.
+    """
+    return bool((probs.amin((1, 2)) >= sure).any())
 
 
 def blend_window(tile: Tile, size: tuple[int, int], overlap: int) -> Tensor:

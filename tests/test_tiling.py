@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddps.tiling import Tile, blend_window, plan_tiles
+from ddps.tiling import Tile, blend_window, plan_tiles, plan_turns, shows_one_class, split
 
 SIZES = st.integers(1, 700)
 
@@ -66,3 +66,31 @@ def test_shared_windows():
     assert tile.overlap(Tile(0, 0, 100, 100)) == tile
     assert tile.overlap(Tile(0, 0, 10, 100)) is None and tile.overlap(Tile(0, 60, 100, 5)) is None
     assert tile.slices_in(Tile(5, 5, 100, 100)) == (slice(5, 35), slice(15, 55))
+
+
+@settings(max_examples=60, deadline=None)
+@given(height=SIZES, width=SIZES, tile=st.integers(64, 256), share=st.floats(0, 0.5))
+def test_turns_finish_every_pixel_once_and_no_sooner_than_its_last_tile(height, width, tile, share):
+    tiles = plan_tiles((height, width), tile, int(tile * share))
+    turns = plan_turns((height, width), tiles)
+    cover = torch.zeros(height, width)
+    for index, turn in enumerate(turns):
+        cover[turn.done.slices_in(Tile(0, 0, height, width))] += 1
+        assert not any(turn.done.overlap(later) for later in tiles[index + 1 :])
+        assert turn.until == max(i for i, other in enumerate(turns) if other.done.overlap(turn.tile))
+    assert [turn.tile for turn in turns] == tiles and (cover == 1).all()
+
+
+def test_splitting_covers_an_area_once():
+    area, cover = Tile(3, 5, 20, 31), torch.zeros(40, 40)
+    for window in split(area, 8):
+        assert max(window.height, window.width) <= 8
+        cover[window.slices_in(Tile(0, 0, 40, 40))] += 1
+    assert (cover[3:23, 5:36] == 1).all() and cover.sum() == 20 * 31
+
+
+def test_one_class_is_shown_where_it_is_sure_of_every_pixel():
+    probs = torch.tensor([0.97, 0.02, 0.01])[:, None, None].repeat(1, 4, 5)
+    assert shows_one_class(probs, 0.97) and not shows_one_class(probs, 0.98)
+    probs[:, 2, 2] = torch.tensor([0.01, 0.98, 0.01])
+    assert not shows_one_class(probs, 0.97)
