@@ -1,6 +1,7 @@
 """Options that several commands share, and how they reach the refiner."""
 
 import argparse
+import math
 from collections.abc import Callable
 from typing import get_args
 
@@ -61,6 +62,17 @@ def whole(low: int, high: int) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def percentage(text: str) -> float:
+    """An argparse type: a number from 0 to 100."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"expected a percentage from 0 to 100, got {text!r}")
+    return value
 
 
 def load_refiner(args: argparse.Namespace, full_models: bool = False) -> DDPSRefiner:

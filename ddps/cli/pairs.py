@@ -26,6 +26,23 @@ def check_partners(predictions: Mapping[str, Path], partners: Iterable[str], wha
         raise InputError(f"{what} of the same stem for every prediction", got, f"adding it, or moving {example} away")
 
 
+def split_partners(predictions: Mapping[str, Path], partners: Iterable[str]) -> tuple[dict[str, Path], list[Path]]:
+    """Parts predictions with an image from those without.
+
+    Args:
+        predictions: stem → file.
+        partners: stems that there are.
+
+    Raises:
+        InputError: no prediction has a partner.
+    """
+    known = set(partners)
+    paired = {stem: path for stem, path in predictions.items() if stem in known}
+    if not paired:
+        check_partners(predictions, known, "an image")
+    return paired, [path for stem, path in predictions.items() if stem not in known]
+
+
 def name_item(error: Exception, name: str) -> InputError:
     """The error with the file that caused it."""
     if isinstance(error, InputError):

@@ -22,8 +22,10 @@ def say_error(error: Exception) -> None:
 
 
 def to_json(value: object) -> str:
-    """JSON as every reader takes it: a number that is not defined (nan) becomes null."""
-    return json.dumps(_defined(value), indent=2, ensure_ascii=False, allow_nan=False)
+    """JSON as every reader takes it: a number that is not defined (nan) becomes null, and so do bytes of a file name
+    that are no text an escape."""
+    text = json.dumps(_defined(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -81,9 +83,9 @@ def write_picture(picture: "Image.Image", path: Path, overwrite: bool) -> None:
 
 
 def write_text(text: str, path: Path, overwrite: bool) -> None:
-    """Writes a text file, whole or not at all."""
+    """Writes a text file, whole or not at all; what of a file name is no text becomes a question mark."""
     with atomic_write(path, overwrite) as file:
-        file.write(text.encode())
+        file.write(text.encode("utf-8", "replace"))
 
 
 def _defined(value: object) -> object:

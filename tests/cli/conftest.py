@@ -1,6 +1,8 @@
 """A small data set of images, masks and predictions on disk, and a way to run the command."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddps import outputs
+from ddps.atomic import atomic_write
+from ddps.cli import refine_item
 from ddps.cli.main import main
 
 HEIGHT, WIDTH, CLASSES = 40, 56, 3
@@ -58,6 +63,25 @@ def data_set(tmp_path: Path) -> DataSet:
         logits += 3 * (mask[2::4, 2::4] == np.arange(CLASSES)[:, None, None])
         np.savez(data.predictions / f"{stem}.npz", logits=logits)
     return data
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets so many files be written whole by `ddps refine`, and then has no space left."""
+
+    def fill(after: int) -> None:
+        written = []
+
+        def write(*arguments: object, **keywords: object) -> object:
+            if len(written) == after:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            written.append(1)
+            return atomic_write(*arguments, **keywords)
+
+        monkeypatch.setattr(refine_item, "atomic_write", write)
+        monkeypatch.setattr(outputs, "atomic_write", write)
+
+    return fill
 
 
 @pytest.fixture

@@ -1,5 +1,3 @@
-import os
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -129,93 +127,33 @@ class TestPair:
         assert refine(tmp_path / "none.png", pair[1], "-o", tmp_path / "mask.png").is_bad_input()
         assert refine(pair[0], tmp_path / "none.npz", "-o", tmp_path / "mask.png").is_bad_input()
 
+    def test_options_of_folders_are_refused(self, refine, pair, tmp_path):
+        for option in (("--workers", 2), ("--review", 1), ("--review-most", 5)):
+            outcome = refine(*pair, "-o", tmp_path / "mask.png", *option)
+            assert outcome.is_bad_input() and option[0] in outcome.err
 
-class TestFolders:
-    def test_pairs_go_by_stem(self, refine, data_set, tmp_path):
-        (data_set.predictions / "b.npz").unlink()
-        (data_set.images / ".hidden.png").write_bytes(b"")
-        out = tmp_path / "new" / "out"
-        outcome = refine(data_set.images, data_set.predictions, "-o", out, "--json")
-        assert outcome.code == 0 and contents(out) == ["a.png", "c.png"]
-        assert outcome.json["refined"] == 2 and outcome.json["without_prediction"] == 1
+    def test_resume(self, refine, pair, tmp_path):
+        arguments = (*pair, "-o", tmp_path / "mask.png", "--resume", "--json")
+        assert refine(*arguments).json["refined"] == 1
+        again = refine(*arguments).json
+        assert again["refined"] == 0 and again["skipped"] == 1 and again["changed"] is None
 
-    def test_a_folder_equals_its_pairs(self, refine, data_set, pair, tmp_path):
-        assert refine(data_set.images, data_set.predictions, "-o", tmp_path / "out").code == 0
-        assert refine(*pair, "-o", tmp_path / "one.png").code == 0
-        assert (tmp_path / "one.png").read_bytes() == (tmp_path / "out" / "a.png").read_bytes()
+    def test_a_full_disk(self, refine, pair, tmp_path, full_disk):
+        full_disk(after=0)
+        outcome = refine(*pair, "-o", tmp_path / "mask.png")
+        assert outcome.is_bad_input() and "No space left" in outcome.err
+        assert contents(tmp_path) == ["images", "masks", "predictions"]
 
-    def test_format_and_overlays(self, refine, data_set, tmp_path):
-        arguments = ("-o", tmp_path / "out", "--format", "npz", "--overlay", tmp_path / "over")
-        assert refine(data_set.images, data_set.predictions, *arguments).code == 0
-        assert contents(tmp_path / "out") == ["a.npz", "b.npz", "c.npz"]
-        assert contents(tmp_path / "over") == ["a.jpg", "b.jpg", "c.jpg"]
-
-    def test_resume_does_the_missing_ones_only(self, refine, data_set, tmp_path):
-        out = tmp_path / "out"
-        arguments = (data_set.images, data_set.predictions, "-o", out)
-        assert refine(*arguments).code == 0
-        whole = (out / "b.png").read_bytes()
-        (out / "b.png").unlink()
-        for name in ("a.png", "c.png"):
-            os.utime(out / name, (1, 1))
-        assert refine(*arguments).is_bad_input()
-        assert contents(out) == ["a.png", "c.png"]
-        report = refine(*arguments, "--resume", "--json").json
-        assert report["refined"] == 1 and report["skipped"] == 2
-        assert (out / "b.png").read_bytes() == whole
-        assert (out / "a.png").stat().st_mtime == 1 == (out / "c.png").stat().st_mtime
-        assert refine(*arguments, "--overwrite").code == 0
-        assert (out / "a.png").stat().st_mtime > 1
-
-    def test_resume_with_nothing_left_needs_no_model(self, refine, data_set, tmp_path):
-        arguments = (data_set.images, data_set.predictions, "-o", tmp_path / "out")
-        assert refine(*arguments).code == 0
-        outcome = refine(*arguments, "--resume", "--json", model="no-such-model")
-        assert outcome.code == 0 and outcome.json["skipped"] == 3 and outcome.json["changed"] is None
-
-    def test_resume_completes_an_item_whose_overlay_is_missing(self, refine, data_set, tmp_path):
-        arguments = (data_set.images, data_set.predictions, "-o", tmp_path / "out")
-        assert refine(*arguments).code == 0
-        assert refine(*arguments, "--resume", "--overlay", tmp_path / "over").code == 0
-        assert contents(tmp_path / "over") == ["a.jpg", "b.jpg", "c.jpg"]
-
-    def test_a_corrupt_item_is_reported_and_skipped(self, refine, data_set, tmp_path):
-        (data_set.images / "a.png").write_bytes((data_set.images / "a.png").read_bytes()[:100])
-        (data_set.predictions / "c.npz").write_bytes(b"PK\x03\x04 no zip")
-        outcome = refine(data_set.images, data_set.predictions, "-o", tmp_path / "out", "--json")
-        assert outcome.code == 1 and contents(tmp_path / "out") == ["b.png"]
-        assert [item["name"] for item in outcome.json["failed"]] == ["a", "c"]
-        lines = outcome.err.splitlines()
-        assert len(lines) == 2 and lines[0].startswith("ddps: error: expected a.npz: ") and "c.npz" in lines[1]
-
-    def test_a_prediction_without_an_image(self, refine, data_set, tmp_path):
-        (data_set.images / "b.png").unlink()
-        outcome = refine(data_set.images, data_set.predictions, "-o", tmp_path / "out")
-        assert outcome.is_bad_input() and "b.npz" in outcome.err
-        assert not (tmp_path / "out").exists()
-
-    def test_two_files_of_one_stem(self, refine, data_set, tmp_path):
-        np.save(data_set.predictions / "b.npy", np.zeros((3, 4, 4)))
-        assert refine(data_set.images, data_set.predictions, "-o", tmp_path / "out").is_bad_input()
-
-    def test_inputs_are_never_written_over(self, refine, data_set):
-        for stem in "abc":
-            (data_set.predictions / f"{stem}.npz").unlink()
-        for folder in (data_set.images, data_set.masks):
-            outcome = refine(data_set.images, data_set.masks, "-o", folder, "--overwrite")
-            assert outcome.is_bad_input() and "input" in outcome.err
-
-    def test_a_file_and_a_folder(self, refine, data_set, pair, tmp_path):
-        assert refine(data_set.images, pair[1], "-o", tmp_path / "out").is_bad_input()
-        assert refine(pair[0], data_set.predictions, "-o", tmp_path / "out").is_bad_input()
-        (tmp_path / "file").write_bytes(b"")
-        assert refine(data_set.images, data_set.predictions, "-o", tmp_path / "file").is_bad_input()
-
-    def test_a_bad_model_leaves_no_folder_behind(self, refine, data_set, tmp_path):
-        assert refine(data_set.images, data_set.predictions, "-o", tmp_path / "out", model="none").is_bad_input()
-        assert not (tmp_path / "out").exists()
-
-    def test_folders_with_nothing_in_them(self, refine, data_set, tmp_path):
-        (tmp_path / "empty").mkdir()
-        assert refine(data_set.images, tmp_path / "empty", "-o", tmp_path / "out").is_bad_input()
-        assert refine(data_set.images, tmp_path / "none", "-o", tmp_path / "out").is_bad_input()
+    def test_labels_come_back_in_the_files_own_form(self, refine, data_set, tmp_path):
+        ids = np.array([7, 300, 40000], dtype=np.uint16)
+        with Image.open(data_set.masks / "a.png") as mask:
+            labels = ids[np.array(mask)]
+        labels[:3] = 65535
+        Image.fromarray(labels).save(tmp_path / "labels.png")
+        arguments = (data_set.images / "a.png", tmp_path / "labels.png", "-o", tmp_path / "mask.png")
+        assert refine(*arguments, "--ignore-index", 65535).code == 0
+        with Image.open(tmp_path / "mask.png") as mask:
+            assert mask.mode.startswith("I;16")
+            answer = np.array(mask)
+        assert set(np.unique(answer)) <= {*ids.tolist(), 65535}
+        np.testing.assert_array_equal(answer == 65535, labels == 65535)

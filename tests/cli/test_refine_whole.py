@@ -40,7 +40,7 @@ def refine(run, model):
 
 
 def contents(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("summary."))
 
 
 def read(path):

@@ -13,6 +13,13 @@ def test_undefined_numbers_become_null():
     assert json.loads(to_json(value)) == {"a": [1.5, None], "b": [None, {"c": 2}]}
 
 
+def test_bytes_that_are_no_text_are_escaped(tmp_path):
+    text = to_json({"name": "ü\udcff"})
+    assert "ü" in text and json.loads(text.encode()) == {"name": "ü\udcff"}
+    write_text("\udcff", tmp_path / "x", overwrite=False)
+    assert (tmp_path / "x").read_text() == "?"
+
+
 def test_percent():
     assert percent(12.345) == "12.35" or percent(12.345) == "12.34"
     assert percent(0.5, signed=True) == "+0.50" and percent(math.nan) == "-"

@@ -1,0 +1,192 @@
+"""A folder of `ddps refine`: many items, of which any may fail, in a run that may be stopped and resumed."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+
+from ..errors import InputError
+from ..outputs import Refinement
+from ..progress import Progress
+from ..refiner import DDPSRefiner
+from ..review import Row
+from ..review_rows import RowFile, read_rows
+from .pairs import name_item
+from .refine_item import CannotWrite, Classes, Job, Loaded, is_done, load, measure_item, of_the_disk, refine, save
+from .refine_pipeline import overlap
+from .refine_plan import PAGE, ROWS, SUMMARY, Plan, check_inputs_stay, check_outputs_new, make_folder, plan_folders
+from .refine_report import one_line, summarise
+from .refine_review import Review, write_review
+from .report import say_error, to_json, write_text
+
+OpenRefiner = Callable[[argparse.Namespace, Classes], tuple[DDPSRefiner, Classes]]
+SOME_FAILED, NOTHING_DONE = 1, 2
+ITEM_ERRORS = (InputError, OSError, MemoryError, torch.cuda.OutOfMemoryError)
+MOST_ALONE = 20
+"""Predictions without an image that get a line each on stderr."""
+
+
+@dataclass
+class Outcome:
+    """What has become of a run so far."""
+
+    saved: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    stopped: str | None = None
+
+
+def run_folder(
+    args: argparse.Namespace, classes: Classes, open_refiner: OpenRefiner, workers: int, review_most: int
+) -> int:
+    """Refines a folder, then writes its summary.
+
+    Args:
+        args: of the command.
+        classes: what is known without the weights.
+        open_refiner: loads the weights, once there is something to do.
+        workers: threads that load, and as many that save.
+        review_most: items on the page of --review.
+
+    Returns:
+        Exit code: 0; 1 when some items failed; 2 when the disk took nothing at all.
+
+    Raises:
+        InputError: nothing could start.
+    """
+    plan = plan_folders(args)
+    check_inputs_stay(plan.jobs)
+    if not (args.resume or args.overwrite):
+        check_outputs_new(plan.jobs, args.output, args.review is not None)
+    todo = [job for job in plan.jobs if not (args.resume and is_done(job))]
+    rows = read_rows(args.output / ROWS)
+    outcome = Outcome()
+    _say_alone(plan, outcome)
+    if todo:
+        refiner, classes = open_refiner(args, classes)
+        for folder in {path.parent for path in todo[0].outputs}:
+            make_folder(folder)
+        _refine_all(todo, args, classes, refiner, workers, rows, outcome)
+    # A row without its mask is of an item that a kill interrupted.
+    undone = {job.name for job in todo} - outcome.saved
+    of_jobs = [(job, rows[job.name]) for job in plan.jobs if job.name in rows and job.name not in undone]
+    report = _report(args, plan, len(plan.jobs) - len(todo), [row for _, row in of_jobs], outcome)
+    if outcome.stopped is None and of_jobs:
+        _write_summary(args, classes, of_jobs, review_most, workers, report)
+    print(to_json(report) if args.json else one_line(report))
+    if outcome.stopped is not None and not outcome.saved:
+        return NOTHING_DONE
+    return SOME_FAILED if outcome.failed or report["stopped"] is not None else 0
+
+
+def _say_alone(plan: Plan, outcome: Outcome) -> None:
+    for number, path in enumerate(plan.alone):
+        error = InputError(f"{path.name}: an image of the same stem", "none", "adding it, or moving this file away")
+        outcome.failed[path.stem] = str(error)
+        if number < MOST_ALONE:
+            say_error(error)
+    if len(plan.alone) > MOST_ALONE:
+        got = f"{len(plan.alone) - MOST_ALONE} more predictions without one"
+        say_error(InputError("an image for every prediction", got, f"{SUMMARY}, which lists them all"))
+
+
+def _refine_all(
+    todo: Sequence[Job],
+    args: argparse.Namespace,
+    classes: Classes,
+    refiner: DDPSRefiner,
+    workers: int,
+    rows: dict[str, Row],
+    outcome: Outcome,
+) -> None:
+    """Every job that can be done; adds to `rows` and `outcome`."""
+    overwrite = args.overwrite or args.resume
+    bar = Progress(len(todo), "refining")
+
+    def work(job: Job, loaded: Loaded) -> tuple[Loaded, Refinement]:
+        return loaded, refine(refiner, job, loaded, args)
+
+    def keep(job: Job, made: tuple[Loaded, Refinement]) -> Row:
+        row = measure_item(job, *made)
+        try:
+            file.add(row)
+        except OSError as error:
+            raise of_the_disk(error) from error
+        save(job, *made, overwrite)
+        return row
+
+    def finish(job: Job, saved: Row | Exception) -> None:
+        if isinstance(saved, Row):
+            outcome.saved.add(job.name)
+            rows[job.name] = saved
+        else:
+            error = name_item(_memory(saved), job.inputs[-1].name)
+            outcome.failed[job.name] = str(error)
+            _say(error, bar)
+        bar.advance()
+
+    try:
+        file = RowFile(args.output / ROWS)
+    except OSError as error:
+        got = f"{str(args.output)!r}: {error.strerror or error}"
+        raise InputError("a folder that can be written to", got, "another folder, or its permissions") from None
+    try:
+        overlap(todo, partial(load, classes=classes), work, keep, finish, workers, ITEM_ERRORS)
+    except CannotWrite as error:
+        got = f"{error}, after {len(outcome.saved)} of {len(todo)} items"
+        stop = InputError(f"to be able to write to {str(args.output)!r}", got, "making room, then --resume")
+        outcome.stopped = str(stop)
+        _say(stop, bar)
+    finally:
+        file.close()
+
+
+def _report(
+    args: argparse.Namespace, plan: Plan, skipped: int, rows: Sequence[Row], outcome: Outcome
+) -> dict[str, object]:
+    report: dict[str, object] = {
+        "refined": len(outcome.saved),
+        "skipped": skipped,
+        "failed": [{"name": name, "error": outcome.failed[name]} for name in sorted(outcome.failed)],
+        "stopped": outcome.stopped,
+        "without_prediction": plan.without_prediction,
+        # done without a row: by a version that wrote none, or the rows were taken away
+        "without_row": max(0, skipped + len(outcome.saved) - len(rows)),
+    }
+    return report | summarise(rows) | {"output": str(args.output)}
+
+
+def _write_summary(
+    args: argparse.Namespace,
+    classes: Classes,
+    of_jobs: Sequence[tuple[Job, Row]],
+    review_most: int,
+    workers: int,
+    report: dict[str, object],
+) -> None:
+    try:
+        if args.review is not None:
+            review = Review(
+                args.output, args.review, review_most, f"Labels to review: {args.prediction.resolve().name}"
+            )
+            report["review"] = write_review(review, of_jobs, classes, workers)
+        write_text(to_json(report) + "\n", args.output / SUMMARY, overwrite=True)
+    except OSError as error:
+        got = error.strerror or str(error)
+        stop = InputError(f"to be able to write {SUMMARY} and {PAGE}", got, "making room, then --resume")
+        report["stopped"] = str(stop)
+        say_error(stop)
+
+
+def _memory(error: Exception) -> Exception:
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return InputError("an item that fits into memory", str(error)[:80] or "a larger one", "a smaller --tile")
+    return error
+
+
+def _say(error: Exception, bar: Progress) -> None:
+    if bar.shown:
+        print(file=sys.stderr)
+    say_error(error)

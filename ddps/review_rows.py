@@ -1,0 +1,68 @@
+"""The rows of a folder's refined items in a file that grows by one line per item, and that outlives a kill.
+
+A row is written before the mask that it describes. Where a mask is, its row is, too; a row whose mask never came is
+written again, and the last one of a name counts.
+"""
+
+import json
+import os
+import threading
+from pathlib import Path
+
+from .errors import InputError
+from .review import Row
+
+
+def read_rows(path: Path) -> dict[str, Row]:
+    """Name → row. A last line that a kill or a full disk has cut is left out.
+
+    Raises:
+        InputError: the file holds something else.
+    """
+    rows: dict[str, Row] = {}
+    if not path.exists():
+        return rows
+    # The last line ends in a newline, or it is not whole.
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            row = Row.from_dict(json.loads(line))
+        except ValueError:  # InputError is one
+            got = f"line {number}, {line[:40]!r}"
+            raise InputError(f"rows of `ddps refine` in {str(path)!r}", got, "moving the file away") from None
+        rows[row.name] = row
+    return rows
+
+
+class RowFile:
+    """The file, open to add rows, from any thread.
+
+    Args:
+        path: is made if there is none; of a file that is there, a last line that is not whole is cut off.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._lock = threading.Lock()
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+        content = path.read_bytes()
+        os.ftruncate(self._file, content.rfind(b"\n") + 1)
+
+    def add(self, row: Row) -> None:
+        """Writes one row. It is in the hands of the operating system when this returns: a kill cannot lose it.
+
+        Raises:
+            OSError: a full disk.
+        """
+        line = memoryview((json.dumps(row.as_dict()) + "\n").encode())
+        with self._lock:
+            while line:
+                line = line[os.write(self._file, line) :]
+
+    def close(self) -> None:
+        """Closes it, and takes an empty file away."""
+        os.close(self._file)
+        if self.path.stat().st_size == 0:
+            self.path.unlink()

@@ -1,0 +1,45 @@
+import argparse
+
+import pytest
+
+from ddps.cli.refine_plan import check_inputs_stay, check_outputs_new, make_folder, plan_folders
+from ddps.errors import InputError
+
+
+def arguments(data_set, **changes):
+    values = {"image": data_set.images, "prediction": data_set.predictions, "output": data_set.root / "out"}
+    return argparse.Namespace(**{**values, "overlay": None, "format": "png", **changes})
+
+
+def test_pairs_go_by_stem(data_set):
+    (data_set.predictions / "b.npz").unlink()
+    (data_set.predictions / "d.npz").write_bytes(b"")
+    plan = plan_folders(arguments(data_set))
+    assert [job.name for job in plan.jobs] == ["a", "c"] and plan.without_prediction == 1
+    assert [path.name for path in plan.alone] == ["d.npz"]
+    assert plan.jobs[0].outputs == (data_set.root / "out" / "a.png",)
+
+
+def test_images_alone(data_set):
+    plan = plan_folders(arguments(data_set, prediction=None, overlay=data_set.root / "over"))
+    assert [job.name for job in plan.jobs] == ["a", "b", "c"] and plan.without_prediction == 0
+    assert plan.jobs[0].outputs == (data_set.root / "out" / "a.png", data_set.root / "over" / "a.jpg")
+
+
+def test_inputs_and_outputs(data_set):
+    plan = plan_folders(arguments(data_set))
+    check_inputs_stay(plan.jobs)
+    check_outputs_new(plan.jobs, data_set.root / "out", review=True)
+    with pytest.raises(InputError, match="outputs that are not inputs"):
+        check_inputs_stay(plan_folders(arguments(data_set, output=data_set.images)).jobs)
+    (data_set.root / "out").mkdir()
+    (data_set.root / "out" / "review").mkdir()
+    check_outputs_new(plan.jobs, data_set.root / "out", review=False)
+    with pytest.raises(InputError, match="1 that do, such as .*review"):
+        check_outputs_new(plan.jobs, data_set.root / "out", review=True)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match="folder that can be made"):
+        make_folder(tmp_path / "file" / "out")
