@@ -20,7 +20,7 @@ WINDOW = 384
 # Probabilities below this count as this in the log-linear pool: no class is vetoed for good.
 LEAST = 1e-5
 # Mean displacement of a label map's outlines, in pixels, below which it counts as exact, and from which on as rough.
-EXACT_BELOW, ROUGH_FROM = 0.75, 1.1
+EXACT_BELOW, ROUGH_FROM = 0.65, 1.25
 EXACT_MIX = 0.5
 
 
@@ -111,8 +111,8 @@ class Canvas:
     def trust_exact_labels(self) -> None:
         """Lowers the share of the refiner where it finds a label map's outlines to be exact.
 
-        A label map does not say how sure it is. One whose outlines the refiner would move by less than three quarters
-        of a pixel on average is taken at its word; from a little over one pixel on, the refiner has its full share.
+        A label map does not say how sure it is. One whose outlines the refiner would move by less than two thirds of a
+        pixel on average is taken at its word; from one and a quarter on, the refiner has its full share.
         """
         rough = (self.displacement() - EXACT_BELOW) / (ROUGH_FROM - EXACT_BELOW)
         low = min(EXACT_MIX, self.mix)

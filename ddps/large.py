@@ -200,22 +200,14 @@ class _Job:
         """Adds a tile's answer to the canvas, if there is anything to refine in it."""
         before = len(self.canvas.pieces)
         if self.known.kind == "labels":
-            self._refine_labels(tile)
+            self._run(tile)
+            self.skipped += len(self.canvas.pieces) > before and len(self.canvas.pieces[-1].plan.classes) == 1
         elif self.confident >= SURE or not shows_one_class(self._probs(tile), self.confident):
             self._run(tile)
         self.skipped += len(self.canvas.pieces) == before
         if spool is not None and len(self.canvas.pieces) > before:
             spool.keep(self.canvas, tile)
         self.bar.advance()
-
-    def _refine_labels(self, tile: Tile) -> None:
-        own = self.known.own(tile)
-        classes = own[own != self.known.ignore_index].unique()
-        if len(classes) > 1:
-            self._run(tile)
-        elif len(classes) == 1:
-            self.canvas.add_only(tile, int(classes))
-            self.skipped += 1
 
     def _run(self, tile: Tile) -> None:
         # all that is done to the image is to cut the tile from it

@@ -28,11 +28,6 @@ class LargeCanvas(Canvas):
         self.streamed = prediction
         self._moved = self._outline = 0
 
-    def add_only(self, tile: Tile, label: int) -> None:
-        """Keeps a tile that shows one class of a label map: the answer that `keep_in_reach` leaves for it."""
-        plan = SlotPlan(torch.tensor([label]), self.prediction.num_classes, other=False)
-        self.add(tile, plan, torch.ones(1, tile.height, tile.width))
-
     def forget(self, turns: dict[Tile, Turn], index: int) -> None:
         """Lets go of tiles that have no say in any part after that of turn `index`."""
         self.pieces = [piece for piece in self.pieces if turns[piece.tile].until > index]

@@ -28,7 +28,7 @@ from .predictions import AnyKind, Prediction, PredictionLike, load_prediction
 from .progress import Progress
 from .segmentors import ImageDenoiser
 from .settings import Settings
-from .slots import plan_slots, to_slots
+from .slots import SlotPlan, own_classes, plan_slots, to_slots
 from .tile_chain import TileChain, keep_in_reach, zoom_of
 from .tiling import Tile, plan_tiles
 from .visualize import default_palette
@@ -295,7 +295,15 @@ class DDPSRefiner:
         canvases: Sequence[Canvas],
     ) -> None:
         probs = known.crop(tile.top, tile.left, tile.height, tile.width)
+        if known.kind == "labels":
+            probs = own_classes(probs)
         peak = probs.amax((1, 2))
+        if known.kind == "labels" and int((peak > 0).sum()) == 1:
+            # it could not get another class; that it is sure counts where tiles overlap
+            plan = SlotPlan(peak.argmax()[None], known.num_classes, other=False)
+            for canvas in canvases:
+                canvas.add(tile, plan, torch.ones(1, tile.height, tile.width))
+            return
         if float(probs.amax(0).min()) > SURE or int((peak > 0).sum()) < 2:
             return
         plan = plan_slots(probs.mean((1, 2)), peak, chain.network.config.max_slots)

@@ -44,9 +44,21 @@ def plan_slots(mass: Tensor, peak: Tensor, max_slots: int) -> SlotPlan:
     kept = order[wanted][:max_slots]
     if len(kept) < 2:
         kept = order[: min(2, count)]
-    if len(kept) == count:
+    rest = mass.clone()
+    rest[kept] = 0
+    if len(kept) == count or not rest.any():
         return SlotPlan(kept, count, other=False)
     return SlotPlan(kept[: max_slots - 1], count, other=True)
+
+
+def own_classes(probs: Tensor) -> Tensor:
+    """A label map's (K, h, w) probabilities without the classes of which no pixel is in the tile; they sum to 1.
+
+    A label map spreads its doubt over all classes of the image. Those that the tile does not show would take up slots,
+    and could only be invented. A tile of void alone becomes zero.
+    """
+    own = probs * (probs.amax((1, 2)) > 0.5)[:, None, None]
+    return own / own.sum(0, keepdim=True).clamp(min=1e-6)
 
 
 def to_slots(probs: Tensor, plan: SlotPlan) -> Tensor:

@@ -20,7 +20,11 @@ from .settings import Settings
 from .slots import slot_kernel
 
 MOST_ZOOM = 2.0
+# Share of the pass over the enlarged tile in the answer; the rest is that of the pass at the tile's own size.
+FINE_SHARE = 0.75
 REACH_CELL = 4
+# What a class that is near keeps of its probability, however sure the network is of one that is not.
+LEAST = 1e-5
 
 
 def zoom_of(size: tuple[int, int], working_size: int) -> float:
@@ -157,9 +161,10 @@ class TileChain:
         return [*answers, self._answer(passes, size)]
 
     def _answer(self, passes: Mapping[View, Denoised], size: tuple[int, int]) -> Tensor:
-        """(S, h, w) float32 probabilities: the opinions of the latest pass of every view."""
+        """(S, h, w) float32 probabilities: a log-linear pool of the latest pass of every view."""
         opinions = [self._finish(view, denoised, size) for view, denoised in passes.items()]
-        return torch.stack(opinions).mean(0).softmax(0)
+        answer = opinions[0] if len(opinions) == 1 else torch.lerp(opinions[0], opinions[1], FINE_SHARE)
+        return answer.softmax(0)
 
     def _finish(self, view: View, denoised: Denoised, size: tuple[int, int]) -> Tensor:
         """(S, h, w) float32 log-probabilities at the tile's own size."""
@@ -225,10 +230,11 @@ def keep_in_reach(probs: Tensor, slots: Tensor, reach: float) -> Tensor:
     for window in ((side, 1), (1, side)):
         near = F.max_pool2d(near, window, 1, (window[0] // 2, window[1] // 2))
     near = near.repeat_interleave(REACH_CELL, 2).repeat_interleave(REACH_CELL, 3)
-    kept = probs * near[0, :, : probs.shape[1], : probs.shape[2]]
+    near = near[0, :, : probs.shape[1], : probs.shape[2]]
+    kept = probs.clamp(min=LEAST) * near
     total = kept.sum(0, keepdim=True)
     # where nothing is near, as deep in void, there is nothing to hold on to
-    return torch.where(total > 1e-3, kept / total.clamp(min=1e-3), probs)
+    return torch.where(total > 0, kept / total.clamp(min=LEAST), probs)
 
 
 def pad_to(values: Tensor, stride: int) -> Tensor:

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from out_of_fold import Pyramid, load_pairs, normalise, train
+from out_of_fold import KINDS, load_pairs, normalise, train, unit
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddps import DDPSRefiner
 from ddps.config import DDPSConfig, FeaturesNetwork, InferenceConfig, LabelSpace, ScheduleConfig
@@ -34,6 +34,7 @@ from ddps.diffusion import samplers
 from ddps.diffusion.as_released import posterior_as_released
 from ddps.inputs import load_image
 from ddps.metrics import SegmentationMetrics
+from ddps.models.fusion import FeatureFusion
 from ddps.models.paper_inference import StepNetwork
 from ddps.predictions import load_prediction, read_prediction_file
 from ddps.slots import slot_kernel
@@ -44,6 +45,7 @@ from ddps.training.paper.segmentor import FrozenSegmentor, Seen
 Chain = tuple[str, int, float]  # sampler, steps, guidance
 
 STEPS = 20
+WIDTHS, CHANNELS = (32, 64, 96, 128), 48
 FEW, CURVE = (1, 5, 20), (1, 2, 3, 5, 10, 20)
 
 
@@ -71,24 +73,43 @@ VARIANTS = {
 }
 
 
+class FusedPyramid(nn.Module):
+    """Features at strides 4 to 32, fused as SegFormer's head does, in the denoiser's own form; logits at stride 4."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        stages = zip((WIDTHS[0], *WIDTHS[:-1]), WIDTHS, strict=True)
+        self.stem = unit(3, WIDTHS[0], 2)
+        self.stages = nn.ModuleList(nn.Sequential(unit(a, b, 2), unit(b, b), unit(b, b)) for a, b in stages)
+        self.fusion = FeatureFusion(WIDTHS, CHANNELS)
+        self.head = nn.Conv2d(CHANNELS, classes, 1)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        x, maps = self.stem(x), []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.fusion.fuse(self.features(x)))
+
+
 class FrozenPyramid(FrozenSegmentor):
-    """A small network with features at strides 4 to 32, and logits at stride 4."""
+    """The small network, frozen; its fusion is the denoiser's, as in the paper."""
 
     has_logits = True
 
     def __init__(self, classes: int):
         super().__init__()
-        self.network = Pyramid(classes)
+        self.network = FusedPyramid(classes)
+
+    def fusion_weights(self) -> dict[str, Tensor]:
+        return dict(self.network.fusion.state_dict())
 
     def forward(self, image: Tensor) -> Seen:
-        x, features = self.network.stem(normalise(image * 255)), []
-        for stage in self.network.stages:
-            x = stage(x)
-            features.append(x)
-        maps = [project(f) for project, f in zip(self.network.project, features, strict=True)]
-        size = maps[0].shape[-2:]
-        fused = torch.cat([F.interpolate(m, size, mode="bilinear", align_corners=False) for m in maps], 1)
-        return Seen(features, self.network.head(fused))
+        features = self.network.features(normalise(image * 255))
+        return Seen(features, self.network.head(self.network.fusion.fuse(features)))
 
 
 def frozen_segmentor(args: argparse.Namespace, classes: int) -> FrozenPyramid:
@@ -96,7 +117,8 @@ def frozen_segmentor(args: argparse.Namespace, classes: int) -> FrozenPyramid:
     segmentor, path = FrozenPyramid(classes), args.work / "segmentor.safetensors"
     if not path.is_file():
         pairs = load_pairs(args.data / "train", np.arange(256, dtype=np.uint8))
-        segmentor.network = train("pyramid", classes, list(pairs.values()), args.minutes, 256, 0)
+        KINDS["fused"] = FusedPyramid
+        segmentor.network = train("fused", classes, list(pairs.values()), args.minutes, 256, 0)
         args.work.mkdir(parents=True, exist_ok=True)
         save_file({k: v.contiguous() for k, v in segmentor.state_dict().items()}, path.with_suffix(".new"))
         os.replace(path.with_suffix(".new"), path)
@@ -111,7 +133,7 @@ def recipe(args: argparse.Namespace, name: str, variant: Variant, classes: int, 
         labels=LabelSpace(num_classes=classes),
         schedule=ScheduleConfig(kind=variant.schedule, num_steps=STEPS, kernel=variant.kernel),
         network=FeaturesNetwork(
-            in_channels=(32, 64, 96, 128), channels=48, dim=args.dim, out_dim=args.dim, num_classes=classes
+            in_channels=WIDTHS, channels=CHANNELS, dim=args.dim, out_dim=args.dim, num_classes=classes
         ),
         inference=InferenceConfig(steps=STEPS, mix=1.0),
     )
@@ -122,9 +144,9 @@ def recipe(args: argparse.Namespace, name: str, variant: Variant, classes: int, 
         model=model,
         data=DataConfig("folders", (), (0.75, 1.5), args.crop, 0.95, 0.5, True),
         objective=ObjectiveConfig(variant.noised, variant.condition_dropout),
-        single_step=StageConfig(stages[0], halve, "trained", "frozen"),
+        single_step=StageConfig(stages[0], halve, "frozen", "frozen"),
         multi_step=StageConfig(stages[1], halve, "frozen", "frozen"),
-        optimizer=OptimizerConfig(args.batch_size, 1e-3, (0.9, 0.96), 0.045, 20, 1e-6, 1.0, 0.03, 1),
+        optimizer=OptimizerConfig(args.batch_size, 1.5e-3, (0.9, 0.96), 0.045, 20, 1e-6, 1.0, 0.03, 1),
         report=ReportConfig(50, 10**6, 1, 50, "auto"),
     )
 
@@ -132,7 +154,7 @@ def recipe(args: argparse.Namespace, name: str, variant: Variant, classes: int, 
 def trained(args: argparse.Namespace, name: str, seed: int, segmentor: FrozenPyramid, classes: int) -> Path:
     """The folder of a variant's weights; their single-step stage is shared between those of one kernel."""
     variant = VARIANTS[name]
-    runs, half = args.work / f"seed{seed}", args.iterations
+    runs = args.work / f"seed{seed}"
     first = runs / f"first_{variant.kernel}"
 
     def run(out: Path, label: str, what: Variant, stages: tuple[int, int], init: str) -> None:
@@ -147,8 +169,8 @@ def trained(args: argparse.Namespace, name: str, seed: int, segmentor: FrozenPyr
         train_recipe(settings, segmentor)
         print(f"{args.data.name} seed {seed} {label}: {time.monotonic() - started:.0f} s", flush=True)
 
-    run(first, first.name, Variant(kernel=variant.kernel), (half, 0), "")
-    stages = (half, 0) if variant.single_step else (0, half)
+    run(first, first.name, Variant(kernel=variant.kernel), (args.first_iterations, 0), "")
+    stages = (args.iterations, 0) if variant.single_step else (0, args.iterations)
     run(runs / name, name, variant, stages, str(first / "single_step"))
     return runs / name / "last"
 
@@ -225,11 +247,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--minutes", type=float, default=6, help="training time of the frozen segmentor")
-    parser.add_argument("--iterations", type=int, default=300, help="of each stage")
+    parser.add_argument("--first-iterations", type=int, default=600, help="of the shared single-step stage")
+    parser.add_argument("--iterations", type=int, default=200, help="of each variant after it")
     parser.add_argument("--batch-size", type=int, default=5)
     parser.add_argument("--crop", type=int, default=160)
     parser.add_argument("--dim", type=int, default=32, help="width of the U-Net")
-    parser.add_argument("--images", type=int, default=20, help="test images, spread evenly")
+    parser.add_argument("--images", type=int, default=12, help="test images, spread evenly")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     torch.set_flush_denormal(True)

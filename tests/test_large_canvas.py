@@ -74,10 +74,3 @@ def test_stored_tiles_come_back(tmp_path):
         spool.give_back(large, turns[0].tile)
         assert large.pieces == []
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_tile_of_one_class_says_nothing_else():
-    _, large, turns, _ = prepared()
-    large.add_only(turns[0].tile, 1)
-    probs = large._pooled(Tile(0, 0, 20, 20), 1.0)
-    assert (probs[1] == 1).all() and probs.shape[0] == 3

@@ -201,3 +201,13 @@ def test_where_no_class_is_near_nothing_is_taken_away():
     slots = torch.full((2, 20, 20), 0.5)
     wanted = torch.rand(2, 20, 20).softmax(0)
     assert torch.equal(keep_in_reach(wanted, slots, 4), wanted)
+
+
+def test_a_class_that_is_near_stays_however_sure_the_network_is_of_one_that_is_not():
+    slots = torch.zeros(3, 20, 20)
+    slots[0, :, :10], slots[1, :, 10:] = 1, 1
+    wanted = torch.zeros(3, 20, 20)
+    wanted[2] = 1
+    kept = keep_in_reach(wanted, slots, 2)
+    torch.testing.assert_close(kept.sum(0), torch.ones(20, 20))
+    assert kept[2].max() == 0

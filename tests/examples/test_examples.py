@@ -104,7 +104,8 @@ def test_findings_and_their_report(data_set, tmp_path):
     shutil.copytree(data_set / "val", data_set / "test")
     for split in ("train", "val", "test"):
         shutil.copytree(data_set / split / "masks", tmp_path / "predictions" / split)
-    short = ("--minutes", 0.01, "--iterations", 2, "--crop", 32, "--dim", 8, "--images", 1, "--batch-size", 2)
+    stages = ("--minutes", 0.01, "--first-iterations", 2, "--iterations", 2)
+    short = (*stages, "--crop", 32, "--dim", 8, "--images", 1, "--batch-size", 2)
     variants = ("--variants", "single_step", "first_prediction", "segmentor")
     work = tmp_path / "work"
     command = (data_set, work, "--predictions", tmp_path / "predictions", "--seeds", 0, *short, *variants)
