@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from .errors import InputError, one_line
@@ -58,10 +58,11 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor], *, half: bool = False) -> None:
-    """Writes tensors of any device to an open, named file.
+    """Writes tensors of any device to an open file.
 
     Args:
-        file: binary file on disk, empty.
+        file: binary file, empty. `safetensors.torch.save_file` would put a file of its own, which nobody syncs and only
+            its owner may read, in the place of this one.
         tensors: name → tensor.
         half: store floating tensors as float16.
 
@@ -70,7 +71,7 @@ def write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor], *, half: bool =
     """
     stored = {name: _storable(tensor, half) for name, tensor in tensors.items()}
     refuse_non_finite(stored, "float16 weights" if half else "weights")
-    save_file(stored, file.name, metadata={"format": "pt"})
+    file.write(save(stored, metadata={"format": "pt"}))
 
 
 def _check_header(path: Path, file: safe_open, expected: Mapping[str, Tensor]) -> None:

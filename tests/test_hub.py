@@ -99,6 +99,16 @@ def test_save_writes_three_files_and_nothing_else(folder):
     assert (folder / "README.md").read_text(encoding="utf-8") == hub.model_card(CONFIG)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no umask")
+def test_others_may_read_what_the_umask_lets_them(tmp_path, model):
+    before = os.umask(0o022)
+    try:
+        hub.save_weights(tmp_path / "m", CONFIG, model.state_dict())
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "m").iterdir()} == {0o644}
+
+
 def test_save_keeps_the_given_card_and_makes_parents(tmp_path, model):
     folder = hub.save_weights(tmp_path / "a" / "b", CONFIG, model.state_dict(), "# mine\n")
     assert (folder / "README.md").read_text() == "# mine\n"

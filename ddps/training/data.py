@@ -268,12 +268,9 @@ def sample_window(values: Tensor, grid: Tensor, mode: str) -> Tensor:
 
 
 def _random_window(size: torch.Size | tuple[int, ...], crop: int, generator: torch.Generator) -> Tensor:
-    """(1, crop, crop, 2) sampling grid of a random window, 0.4 to 1.5 times the crop, at times flipped.
-
-    A window smaller than the crop is what the second pass over an enlarged image sees.
-    """
+    """(1, crop, crop, 2) sampling grid of a random window, 0.7 to 1.6 times the crop, at times flipped."""
     height, width = size
-    side = min(crop * math.exp(uniform(math.log(0.4), math.log(1.5), generator)), 1.3 * min(height, width))
+    side = min(crop * math.exp(uniform(math.log(0.6), math.log(1.5), generator)), 1.3 * min(height, width))
     top = uniform(min(0.0, height - side), max(0.0, height - side), generator)
     left = uniform(min(0.0, width - side), max(0.0, width - side), generator)
     axis = (torch.arange(crop) + 0.5) * side / crop

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .corruption import chance, hard_labels, smooth_noise, uniform
-from .outlines import draw_polygons
 
 PERFECT_SHARE = 0.2
 LARGEST_RADIUS = 9
@@ -49,13 +48,6 @@ def blocks(labels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def polygons(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Regions drawn as polygons with few corners; over bent outlines where none of them lies."""
-    under = bent(labels, generator).argmax(0).numpy()
-    drawn = draw_polygons(labels.argmax(0).numpy(), under, uniform(0.8, 6, generator))
-    return F.one_hot(torch.from_numpy(drawn), len(labels)).permute(2, 0, 1).float()
-
-
-def bent(labels: Tensor, generator: torch.Generator) -> Tensor:
     """Corners and thin parts cut off, outlines along chords that leave the true ones by a few pixels."""
     radius = int(uniform(1, 7, generator))
     side = 2 * radius + 1
@@ -96,4 +88,4 @@ def coarse_argmax(labels: Tensor, generator: torch.Generator) -> Tensor:
     return hard_labels(F.interpolate(coarse + noise, size, mode="bilinear", align_corners=False)[0], 1.0)
 
 
-KINDS = (blocks, blocks, polygons, polygons, bent, brush, brush, coarse_argmax)
+KINDS = (blocks, blocks, polygons, polygons, brush, brush, coarse_argmax)
