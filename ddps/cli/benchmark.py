@@ -43,7 +43,9 @@ class Plan:
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
-        "benchmark", help="compare with other refiners; time", description="How good our refiner is, and how fast."
+        "benchmark",
+        help="compare quality with other refiners, or measure speed",
+        description="How good our refiner is, and how fast.",
     )
     kinds = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
     quality = kinds.add_parser(

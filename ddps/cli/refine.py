@@ -11,6 +11,7 @@ from ..refiner import DDPSRefiner
 from .options import add_refine_options, load_refiner, percentage, whole
 from .refine_folder import run_folder
 from .refine_item import CannotWrite, Classes, Job, is_done, load, measure_item, refine, save
+from .refine_large import add_large_options, is_large, run_large
 from .refine_plan import check_inputs_stay
 from .refine_report import one_line, summarise
 from .report import check_new, check_picture, to_json
@@ -35,7 +36,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="right after IMAGE: .npz (logits, probs or labels), .npy or .png, or a folder; whole models need none",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT", help=".png or .npz to write; or a folder"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help=".png or .npz to write; a folder; or .tif or .npy",
     )
     add_refine_options(parser)
     parser.add_argument(
@@ -66,6 +72,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     folder.add_argument(
         "--review-most", type=whole(1, 5000), metavar="N", help=f"items on that page (default: {REVIEW_MOST})"
     )
+    add_large_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -74,6 +81,9 @@ def run(args: argparse.Namespace) -> int:
     space = LabelSpace() if args.classes is None else read_classes(args.classes)
     if args.ignore_index is None:
         args.ignore_index = space.ignore_index
+    if is_large(args):
+        _check_options(args, folders=False)
+        return run_large(args, space.num_classes)
     folders = args.image.is_dir()
     two = args.prediction is not None and args.image.exists() and args.prediction.exists()
     if two and folders != args.prediction.is_dir():

@@ -40,11 +40,12 @@ def is_large(args: argparse.Namespace) -> bool:
     return False
 
 
-def run_large(args: argparse.Namespace) -> int:
+def run_large(args: argparse.Namespace, num_classes: int | None = None) -> int:
     """Refines IMAGE's PREDICTION from file to file, and prints what became of it.
 
     Args:
         args: of `ddps refine`, with `add_large_options`.
+        num_classes: K of a label map, where its largest id does not tell.
 
     Raises:
         InputError: whatever `refine_large` says, a folder, no prediction, or an option that large images do not take.
@@ -77,6 +78,7 @@ def run_large(args: argparse.Namespace) -> int:
         guidance_scale=args.guidance_scale,
         tile=args.tile,
         ignore_index=args.ignore_index,
+        num_classes=num_classes,
         confident=SURE if args.confident is None else args.confident,
         overwrite=overwrite,
         progress=True,

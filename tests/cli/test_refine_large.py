@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ddps.cli.main import main
 from ddps.cli.options import add_refine_options
 from ddps.cli.refine_large import add_large_options, is_large, run_large
 from ddps.errors import InputError
@@ -76,3 +77,13 @@ def test_other_outputs_are_not_large(name):
     for option in ("--changed", "--uncertainty", "--confident"):
         with pytest.raises(InputError, match=f"with {option}"):
             is_large(parse("image.png", "labels.png", "-o", name, option, "0.9"))
+
+
+def test_the_command_takes_it(files, tiny_model_dir, capsys):
+    out = files / "labels.tif"
+    pytest.importorskip("tifffile", reason="tiled TIFFs: pip install '.[large]'")
+    command = ["refine", files / "image.npy", files / "labels.npy", "-o", out, "--model", tiny_model_dir, "--steps", 1]
+    assert main([*map(str, command), "--device", "cpu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["size"] == [90, 110] and out.is_file()
+    assert main([*map(str, command), "--workers", "2"]) == 2
+    assert "--workers with a folder of images" in capsys.readouterr().err
