@@ -16,7 +16,7 @@ from .diffusion.schedules import Schedule, network_steps
 from .errors import InputError
 from .inputs import ImageLike, load_image
 from .models.paper import FeaturesDenoiser
-from .models.paper_inference import BoundNetwork, StepNetwork
+from .models.paper_inference import BoundNetwork, LatestSteps, StepNetwork
 from .outputs import Refinement, convert_container
 from .predictions import AnyKind, Prediction, PredictionLike, load_prediction
 from .progress import Progress
@@ -32,9 +32,14 @@ WINDOW_VALUES = 1 << 25
 
 @dataclass(frozen=True, eq=False)
 class PaperCall:
-    """One call of `DDPSRefiner.refine` on the paper's model; see there for what has no comment here."""
+    """One call of `DDPSRefiner.refine` on the paper's model; see there for what has no comment here.
+
+    Args:
+        latest: what the refiner's calls share.
+    """
 
     network: FeaturesDenoiser
+    latest: LatestSteps
     config: DDPSConfig
     schedule: Schedule
     dtype: torch.dtype
@@ -168,9 +173,9 @@ class PaperCall:
 
     @cached_property
     def _steps(self) -> StepNetwork:
-        """The network, folded once for all images and chains of this call."""
+        """The network, folded once for all images and chains of this call, and of the next ones like it."""
         times = network_steps(self.schedule.num_steps, self.settings.steps)
-        return StepNetwork(self.network, times, None if self.dtype == torch.float32 else self.dtype)
+        return self.latest.of(self.network, times, None if self.dtype == torch.float32 else self.dtype)
 
     def _chain(self, denoiser: BoundNetwork, sample: int, record: samplers.Callback | None) -> list[Tensor]:
         """(K, h, w) float32 logits of one run: after each of `settings.after`, then after the last step."""

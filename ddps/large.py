@@ -24,7 +24,7 @@ from .models.slot_unet import SlotUNet
 from .predictions import AnyKind
 from .progress import Progress
 from .refiner import SURE, DDPSRefiner
-from .settings import Settings
+from .settings import Preset, Settings
 from .tile_chain import TileChain
 from .tiling import Tile, plan_tiles, plan_turns, shows_one_class, split
 from .visualize import default_palette
@@ -71,6 +71,7 @@ def refine_large(
     changed: PathLike | None = None,
     uncertainty: PathLike | None = None,
     kind: AnyKind = "auto",
+    preset: Preset = "default",
     steps: int | None = None,
     sampler: str | None = None,
     seed: int = 0,
@@ -98,8 +99,8 @@ def refine_large(
         out: labels, .tif (512 x 512 tiles, deflate, with a palette) or .npy; uint8 up to 255 classes, else uint16.
         changed: where to write what changed as uint8, 255 where it did; .tif or .npy.
         uncertainty: where to write the uncertainty as uint8, 255 meaning 1; .tif or .npy.
-        kind, steps, sampler, seed, num_samples, guidance_scale, tile, ignore_index, num_classes, progress: as for
-            `DDPSRefiner.refine`. Void stays void; outputs whose type cannot hold `ignore_index` hold their largest
+        kind, preset, steps, sampler, seed, num_samples, guidance_scale, tile, ignore_index, num_classes, progress: as
+            for `DDPSRefiner.refine`. Void stays void; outputs whose type cannot hold `ignore_index` hold their largest
             number there.
         confident: a tile is left as it is where all of its pixels show one class with this probability or more, in
             [0.5, 1]. Below the default, what the refiner would have found in such tiles is lost, and time is won. A
@@ -130,6 +131,7 @@ def refine_large(
         tile=tile,
         return_trajectory=False,
         callback=None,
+        preset=preset,
     )
     _check_paths([image, prediction], [out, changed, uncertainty])
     pixels = open_large_image(image)

@@ -10,6 +10,7 @@ from .outputs import Refinement
 from .predictions import Prediction
 from .protocol import Passes, Segmentor, as_logits
 from .refiner import DDPSRefiner
+from .settings import Preset
 
 Call: TypeAlias = Callable[[Tensor, Prediction | None], list[Refinement]]
 """`call(image (3, h, w), prediction)` gives one answer for each of `Passes.recorded`."""
@@ -19,6 +20,7 @@ def caller(
     refiner: DDPSRefiner,
     passes: Passes,
     *,
+    preset: Preset = "default",
     sampler: str | None = None,
     seed: int = 0,
     num_samples: int = 1,
@@ -33,7 +35,7 @@ def caller(
     Args:
         refiner: the model.
         passes: which passes of the chain are recorded.
-        sampler, seed, num_samples, guidance_scale, tile: as for `DDPSRefiner.refine`.
+        preset, sampler, seed, num_samples, guidance_scale, tile: as for `DDPSRefiner.refine`.
     """
     before = passes.recorded[:-1]
 
@@ -42,6 +44,7 @@ def caller(
             image,
             None if prediction is None else prediction.native,
             kind="auto" if prediction is None else prediction.kind,
+            preset=preset,
             steps=passes.steps,
             sampler=sampler,
             seed=seed,

@@ -22,12 +22,13 @@ from .features import PaperCall
 from .inputs import ImageLike, load_image
 from .models.fold import folded
 from .models.paper import FeaturesDenoiser
+from .models.paper_inference import LatestSteps
 from .models.slot_unet import SlotUNet, channels_last
 from .outputs import Refinement, convert_container
 from .predictions import AnyKind, Prediction, PredictionLike, load_prediction
 from .progress import Progress
 from .segmentors import ImageDenoiser
-from .settings import Settings
+from .settings import Preset, Settings
 from .slots import SlotPlan, own_classes, plan_slots, to_slots
 from .tile_chain import TileChain, keep_in_reach, zoom_of
 from .tiling import Tile, plan_tiles
@@ -65,6 +66,7 @@ class DDPSRefiner:
         self.network = channels_last(network.to(self.device)).eval().requires_grad_(False)
         # what runs; `network` keeps the weights as they are saved
         self._fast = channels_last(folded(network)) if isinstance(network, SlotUNet) else None
+        self._latest = LatestSteps()
         self.schedule: Schedule = make_schedule(config.schedule.kind, config.schedule.num_steps)
 
     @classmethod
@@ -129,6 +131,7 @@ class DDPSRefiner:
         prediction: PredictionLike | Sequence[PredictionLike] | None = None,
         *,
         kind: AnyKind = "auto",
+        preset: Preset = "default",
         steps: int | None = None,
         sampler: str | None = None,
         seed: int = 0,
@@ -153,7 +156,10 @@ class DDPSRefiner:
             prediction: (K, h, w) logits or probabilities at any resolution, K = 1 meaning a sigmoid foreground; an
                 (h, w) label map; a path to .npz, .npy or .png; for a batch a list or (B, K, h, w).
             kind: what the prediction is; "auto" raises where the values leave it open.
-            steps: passes of the network, 1 to T; None for the model's default.
+            preset: "fast" (one pass at the image's own size), "default" (the model's own settings) or "best" (plug-in
+                refiners: images enlarged to a short side of 720 px; the paper's models: all T steps). What else is
+                given goes before it.
+            steps: passes of the network, 1 to T; None for the preset's.
             sampler: "free" (the paper's re-noising), "posterior" (the strict scheme) or "single" (one pass).
             seed: of the noise; the same seed and image give the same result whatever shares the batch.
             num_samples: chains to average; more make `uncertainty` steadier, at a proportional cost.
@@ -190,10 +196,13 @@ class DDPSRefiner:
             return_trajectory=return_trajectory,
             callback=callback,
             after=after,
+            preset=preset,
+            plug_in=isinstance(self.network, SlotUNet),
         )
         if isinstance(self.network, FeaturesDenoiser):
             call = PaperCall(
                 self.network,
+                self._latest,
                 self.config,
                 self.schedule,
                 self.dtype,
@@ -310,7 +319,7 @@ class DDPSRefiner:
         rows, columns = tile.slices_in(Tile(0, 0, *known.size))
         slots = to_slots(probs, plan)
         del probs
-        zoom = zoom_of(known.size, self.config.inference.working_size)
+        zoom = zoom_of(known.size, settings.working_size)
         seeds = [_tile_seed(settings.seed, sample, tile) for sample in range(settings.num_samples)]
         record = canvases[-1].recorder(tile, plan)
         answers = chain.refine(pixels[:, rows, columns], slots, zoom, known.kind == "labels", seeds, record)

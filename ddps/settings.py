@@ -1,12 +1,40 @@
 """How one call of `refine` runs: the user's keywords over the model's defaults, checked."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Literal, TypeAlias
 
 from .config import InferenceConfig
 from .diffusion.samplers import Callback
 from .errors import InputError
+
+Preset: TypeAlias = Literal["fast", "default", "best"]
+BEST_WORKING_SIZE = 720
+
+
+def preset_defaults(preset: str, defaults: InferenceConfig, most_steps: int, plug_in: bool) -> InferenceConfig:
+    """What a preset makes of a model's defaults.
+
+    Args:
+        preset: "fast": one pass, small images at their own size; "default": the model's own; "best": images enlarged to
+            a short side of 720 px by a plug-in refiner, all T steps of one of the paper's models.
+        defaults: of the model.
+        most_steps: T of the schedule.
+        plug_in: whether the model refines predictions, rather than going from features to a mask.
+
+    Raises:
+        InputError: no such preset.
+    """
+    if preset == "fast":
+        return replace(defaults, steps=1, sampler="single", working_size=0)
+    if preset == "best":
+        if plug_in:
+            return replace(defaults, working_size=max(BEST_WORKING_SIZE, defaults.working_size))
+        return replace(defaults, steps=most_steps)
+    if preset != "default":
+        raise InputError("preset 'fast', 'default' or 'best'", repr(preset)[:60], "one of these")
+    return defaults
 
 
 @dataclass(frozen=True)
@@ -22,6 +50,7 @@ class Settings:
     overlap: int
     mix: float
     label_mix: float
+    working_size: int
     return_trajectory: bool
     callback: Callback | None
     after: tuple[int, ...] = ()
@@ -41,17 +70,23 @@ class Settings:
         return_trajectory: bool,
         callback: Callback | None,
         after: Sequence[int] = (),
+        preset: str = "default",
+        plug_in: bool = True,
     ) -> "Settings":
         """Fills in the model's defaults.
 
         Args:
             defaults: of the model.
             most_steps: T of the schedule.
+            preset, plug_in: see `preset_defaults`; what is given beside a preset goes before it.
 
         Raises:
             InputError: a value out of its range, or an unknown sampler.
         """
-        sampler = defaults.sampler if sampler is None else sampler
+        defaults = preset_defaults(preset, defaults, most_steps, plug_in)
+        if sampler is None:
+            # more steps than one, asked for beside a preset of one pass, are those of the usual sampler
+            sampler = "free" if preset == "fast" and steps not in (None, 1) else defaults.sampler
         if sampler not in ("free", "posterior", "single"):
             raise InputError("sampler 'free', 'posterior' or 'single'", repr(sampler)[:60], "one of these")
         steps = min(defaults.steps, most_steps) if steps is None else steps
@@ -82,6 +117,7 @@ class Settings:
             overlap=min(defaults.overlap, tile // 4),
             mix=defaults.mix,
             label_mix=defaults.label_mix,
+            working_size=defaults.working_size,
             return_trajectory=return_trajectory,
             callback=callback,
             after=tuple(after),

@@ -2,7 +2,8 @@
 
     python examples/findings_report.py WORK/camvid WORK/dsb2018_nuclei --table findings.md --plot findings.png
 
-Every figure is the mean over the seeds with the standard deviation between them; the plot needs matplotlib.
+Every figure is the mean over the seeds with the standard deviation between them; in brackets likewise the difference,
+seed by seed, from the first row of the same number of steps under a question. The plot needs matplotlib.
 """
 
 import argparse
@@ -11,10 +12,11 @@ from pathlib import Path
 from statistics import mean, stdev
 
 Row = dict[str, object]
-Figures = dict[tuple[str, str, int, float], list[dict]]  # (variant, sampler, steps, guidance) -> one entry per seed
+Chain = tuple[str, str, int, float]  # variant, sampler, steps, guidance
+Figures = dict[Chain, dict[int, dict]]  # figures by chain and seed
 
 MAIN = "first_prediction"
-QUESTIONS: tuple[tuple[str, tuple[tuple[str, tuple[str, str, int, float]], ...]], ...] = (
+QUESTIONS: tuple[tuple[str, tuple[tuple[str, Chain], ...]], ...] = (
     (
         "(a) noise is added to",
         (
@@ -73,16 +75,26 @@ def read(work: Path) -> tuple[list[Row], Figures]:
     """The segmentors alone, and every chain's figures."""
     figures: Figures = {}
     for path in sorted((work / "measured").glob("*_*.json")):
-        variant = path.stem.rsplit("_", 1)[0]
+        variant, seed = path.stem.rsplit("_", 1)
         for row in json.loads(path.read_text()):
             key = (variant, row["sampler"], row["steps"], row["guidance"])
-            figures.setdefault(key, []).append(row)
+            figures.setdefault(key, {})[int(seed)] = row
     return json.loads((work / "measured" / "base.json").read_text()), figures
 
 
-def cell(rows: list[dict], figure: str) -> str:
-    values = [row[figure] for row in rows]
-    return f"{mean(values):.2f} ± {stdev(values) if len(values) > 1 else 0:.2f}" if values else "-"
+def spread(values: list[float]) -> float:
+    return stdev(values) if len(values) > 1 else 0.0
+
+
+def cell(rows: dict[int, dict], reference: dict[int, dict] | None, figure: str) -> str:
+    if not rows:
+        return "-"
+    values = [row[figure] for row in rows.values()]
+    text = f"{mean(values):.2f} ± {spread(values):.2f}"
+    if reference:
+        gaps = [row[figure] - reference[seed][figure] for seed, row in rows.items() if seed in reference]
+        text += f" ({mean(gaps):+.2f} ± {spread(gaps):.2f})"
+    return text
 
 
 def table(sets: dict[str, tuple[list[Row], Figures]]) -> str:
@@ -102,10 +114,14 @@ def table(sets: dict[str, tuple[list[Row], Figures]]) -> str:
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     for question, rows in QUESTIONS:
         lines.append(f"| **{question}** |" + " | |" * len(sets))
+        firsts: dict[int, Chain] = {}
         for label, key in rows:
+            # steps and guidance have one reference for all; the other questions one per number of steps
+            first = firsts.setdefault(key[2] if question[1] in "abcd" else 0, key)
             cells = []
             for _, figures in sets.values():
-                cells += [cell(figures.get(key, []), "miou"), cell(figures.get(key, []), "mbiou")]
+                reference = None if first == key else figures.get(first)
+                cells += [cell(figures.get(key, {}), reference, figure) for figure in ("miou", "mbiou")]
             lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -128,12 +144,12 @@ def plot(sets: dict[str, tuple[list[Row], Figures]], path: Path) -> None:
             ax = axes[row][column]
             for label, variant, sampler, colour, style in curves:
                 points = sorted(k[2] for k in figures if k[:2] == (variant, sampler) and k[3] == 0.0)
-                values = [[r[figure] for r in figures[variant, sampler, steps, 0.0]] for steps in points]
-                spread = [stdev(v) if len(v) > 1 else 0 for v in values]
-                ax.errorbar(points, [mean(v) for v in values], spread, fmt=style, color=colour, label=label, capsize=3)
+                values = [[r[figure] for r in figures[variant, sampler, steps, 0.0].values()] for steps in points]
+                bars = [spread(v) for v in values]
+                ax.errorbar(points, [mean(v) for v in values], bars, fmt=style, color=colour, label=label, capsize=3)
             single = figures.get(("single_step", "free", 1, 0.0))
             if single:
-                ax.axhline(mean(r[figure] for r in single), color="#c2571a", lw=1, label="single-step model")
+                ax.axhline(mean(r[figure] for r in single.values()), color="#c2571a", lw=1, label="single-step model")
             alone = next(r for r in base if r["segmentor"] == "frozen")
             ax.axhline(alone[figure], color="black", lw=1, ls="-.", label="frozen segmentor alone")
             ax.set_xscale("log")

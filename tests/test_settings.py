@@ -2,7 +2,7 @@ import pytest
 
 from ddps.config import InferenceConfig
 from ddps.errors import InputError
-from ddps.settings import Settings
+from ddps.settings import Settings, preset_defaults
 
 NOTHING_ASKED = {
     "steps": None,
@@ -72,3 +72,27 @@ def test_answers_are_only_there_after_steps_of_the_chain(after):
     assert over(steps=5, after=(1, 5)).after == (1, 5)
     with pytest.raises(InputError, match="from 1 to 1"):
         over(steps=5, sampler="single", after=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("preset", "plug_in", "asked", "expected"),
+    [
+        ("default", True, {}, ("free", 2, 540)),
+        ("fast", True, {}, ("single", 1, 0)),
+        ("fast", True, {"steps": 3}, ("free", 3, 0)),
+        ("fast", True, {"sampler": "posterior", "steps": 2}, ("posterior", 2, 0)),
+        ("best", True, {}, ("free", 2, 720)),
+        ("best", True, {"steps": 5}, ("free", 5, 720)),
+        ("fast", False, {}, ("single", 1, 0)),
+        ("best", False, {}, ("free", 20, 540)),
+    ],
+)
+def test_presets_and_what_goes_before_them(preset, plug_in, asked, expected):
+    defaults = InferenceConfig(steps=2, working_size=540)
+    settings = over(defaults, preset=preset, plug_in=plug_in, **asked)
+    assert (settings.sampler, settings.steps, settings.working_size) == expected
+
+
+def test_an_unknown_preset_names_the_three():
+    with pytest.raises(InputError, match="'fast', 'default' or 'best'.*'quick'"):
+        preset_defaults("quick", InferenceConfig(), 20, True)

@@ -86,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     call = caller(
         refiner,
         passes,
+        preset=args.preset,
         sampler=args.sampler,
         seed=args.seed,
         num_samples=args.num_samples,

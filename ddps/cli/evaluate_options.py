@@ -15,7 +15,7 @@ T = TypeVar("T")
 def add_protocol_options(parser: argparse.ArgumentParser) -> None:
     """What turns one pass over an image into an evaluation protocol."""
     group = parser.add_argument_group("protocol", "rules of mmsegmentation, by which published figures are made")
-    group.add_argument("--preset", choices=tuple(PRESETS), help="a data set's resize rule, mode, crop and stride")
+    group.add_argument("--protocol", choices=tuple(PRESETS), help="a data set's resize rule, mode, crop and stride")
     group.add_argument("--mode", choices=get_args(Mode), help="whole images or sliding windows (default: whole)")
     group.add_argument("--crop", type=_size, metavar="HxW", help="of a window in pixels (default: 1024x1024)")
     group.add_argument("--stride", type=_size, metavar="HxW", help="from window to window (default: 768x768)")
@@ -46,7 +46,7 @@ def find_protocol(args: argparse.Namespace) -> EvaluationProtocol:
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.flip:
         given["flip"] = True
-    start = EvaluationProtocol() if args.preset is None else PRESETS[args.preset]
+    start = EvaluationProtocol() if args.protocol is None else PRESETS[args.protocol]
     if given.get("mode", start.mode) == "whole" and ("crop" in given or "stride" in given):
         raise InputError("--crop and --stride with --mode slide", "whole images", "--mode slide")
     if "crop" in given and "stride" not in given:

@@ -11,6 +11,7 @@ from ..inputs import ImageLike
 from ..outputs import Refinement
 from ..predictions import AnyKind, PredictionLike
 from ..refiner import DDPSRefiner
+from ..settings import Preset
 
 SAMPLERS = ("free", "posterior", "single")
 
@@ -34,6 +35,9 @@ def add_refine_options(
         steps_help: of --steps.
     """
     add_model_options(parser)
+    parser.add_argument(
+        "--preset", choices=get_args(Preset), default="default", help="fast: one pass; best: larger, slower"
+    )
     parser.add_argument("--steps", type=steps or whole(1, 4096), metavar="N", help=steps_help)
     parser.add_argument("--sampler", choices=SAMPLERS, help="how steps follow one another")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
@@ -115,6 +119,7 @@ def refine_one(
         image,
         prediction,
         kind=kind,
+        preset=args.preset,
         steps=args.steps,
         sampler=args.sampler,
         seed=args.seed,

@@ -71,6 +71,7 @@ def run_large(args: argparse.Namespace, num_classes: int | None = None) -> int:
         changed=args.changed,
         uncertainty=args.uncertainty,
         kind=args.kind,
+        preset=args.preset,
         steps=args.steps,
         sampler=args.sampler,
         seed=args.seed,

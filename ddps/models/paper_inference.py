@@ -122,6 +122,30 @@ class StepNetwork(nn.Module):
         return self.classifier(self.levels.trunk(stem, row)[..., :height, :width])
 
 
+class LatestSteps:
+    """Keeps the latest `StepNetwork` for as long as nothing that it was made of has changed."""
+
+    def __init__(self) -> None:
+        self._latest: tuple[object, StepNetwork] | None = None
+
+    def of(self, network: FeaturesDenoiser, times: Sequence[int], dtype: torch.dtype | None = None) -> StepNetwork:
+        """A `StepNetwork` of these; the one of the call before where it would be the same.
+
+        A tensor that was written to in place has another version, and one that was put in its place another address.
+        """
+        state = tuple(
+            # tensors made in inference mode count no versions, and cannot be trained either
+            (value.data_ptr(), 0 if value.is_inference() else value._version)
+            for value in network.state_dict(keep_vars=True).values()
+        )
+        key = (id(network), tuple(times), dtype, state)
+        latest = self._latest
+        if latest is None or latest[0] != key:
+            latest = key, StepNetwork(network, times, dtype)
+            self._latest = latest
+        return latest[1]
+
+
 @dataclass(frozen=True, eq=False)
 class BoundNetwork:
     """A `StepNetwork` with the condition of a batch of images bound: the `denoiser(mask, i)` that samplers ask.

@@ -93,7 +93,7 @@ def test_windows_scales_and_flips(evaluate):
     for options in (
         ("--mode", "slide", "--crop", "32", "--stride", "24"),
         ("--scales", "0.5,1.0", "--flip"),
-        ("--preset", "ade20k"),
+        ("--protocol", "ade20k"),
     ):
         report = evaluate("--steps", "1", "--limit", "1", "--json", *options)
         assert report.code == 0 and report.json["refined"] != plain, options

@@ -119,7 +119,7 @@ def test_void_of_label_maps_stays_void_under_a_protocol(evaluate, data_set, tmp_
 
 def test_ade20k_with_its_preset(run, data_set, ade20k, tiny_model_dir, tmp_path):
     predictions = labels_of_150(data_set, tmp_path / "labels")
-    options = ("--predictions", predictions, "--model", tiny_model_dir, "--device", "cpu", "--preset", "ade20k")
+    options = ("--predictions", predictions, "--model", tiny_model_dir, "--device", "cpu", "--protocol", "ade20k")
     outcome = run("evaluate", "--data", ade20k, *options, "--limit", 1, "--json")
     report = outcome.json
     assert report["images"] == 1 and report["base"]["miou"] == report["base"]["accuracy"] == 100
@@ -161,14 +161,14 @@ def test_a_split_of_plain_folders(run, data_set, tiny_model_dir):
         ["--average-steps"],
         ["--steps", "1,2", "--sampler", "single"],
         ["--crop", "32"],
-        ["--preset", "ade20k", "--stride", "32"],
+        ["--protocol", "ade20k", "--stride", "32"],
         ["--mode", "slide", "--crop", "32", "--stride", "33"],
         ["--mode", "slide", "--crop", "32x32x32"],
         ["--mode", "slide", "--crop", "4"],
         ["--scales", "0"],
         ["--scales", "1,nan"],
         ["--scales", "one"],
-        ["--preset", "pascal"],
+        ["--protocol", "pascal"],
         ["--resize", "-1"],
         ["--data", "."],
     ],

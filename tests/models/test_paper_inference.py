@@ -10,7 +10,7 @@ from ddps.config import ScheduleConfig
 from ddps.diffusion import AbsorbingKernel, UniformKernel, free, make_schedule
 from ddps.errors import InputError
 from ddps.models.paper import FeaturesDenoiser
-from ddps.models.paper_inference import StepNetwork
+from ddps.models.paper_inference import LatestSteps, StepNetwork
 
 from .test_paper import features, some_mask, tiny
 
@@ -211,3 +211,21 @@ def test_wrong_masks_and_times_are_refused():
 def test_there_is_nothing_to_train():
     folded = StepNetwork(trained_looking(), TIMES)
     assert isinstance(folded, nn.Module) and not list(folded.parameters()) and not folded.state_dict()
+
+
+def test_the_latest_steps_are_kept_until_anything_changes():
+    network = trained_looking()
+    latest = LatestSteps()
+    first = latest.of(network, [0, 5])
+    assert latest.of(network, [0, 5]) is first
+    assert latest.of(network, [0, 6]) is not first
+    again = latest.of(network, [0, 5])
+    with torch.no_grad():
+        network.conv_seg_new.bias.add_(1)
+    changed = latest.of(network, [0, 5])
+    assert changed is not again
+    network.load_state_dict(network.state_dict())
+    assert latest.of(network, [0, 5]) is not changed
+    with torch.inference_mode():
+        other = trained_looking()
+    assert latest.of(other, [0]) is latest.of(other, [0])
