@@ -2,8 +2,8 @@
 
     python examples/failure_pictures.py OUT.png
 
-Four cases: a whole thing with the wrong class, a mask so coarse that the outline is out of reach, an object that was
-forgotten, and exact masks, which must not get worse and at times do. Needs scikit-image for the photos.
+Three cases: a whole thing with the wrong class, a thing that was forgotten, and a mask so coarse that the outline is
+out of reach. Needs scikit-image for the photos.
 """
 
 import argparse
@@ -43,15 +43,10 @@ def coarse(labels: np.ndarray) -> np.ndarray:
     return labels[rows[:, None], columns]
 
 
-def exact(labels: np.ndarray) -> np.ndarray:
-    return labels.copy()
-
-
 CASES: tuple[tuple[str, str, Damage], ...] = (
     ("astronaut", "a whole thing with the wrong class", swapped),
     ("coffee", "a thing that was forgotten", forgotten),
     ("chelsea", "blocks of 48 pixels", coarse),
-    ("rocket", "an exact mask", exact),
 )
 
 

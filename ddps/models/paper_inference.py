@@ -131,14 +131,14 @@ class LatestSteps:
     def of(self, network: FeaturesDenoiser, times: Sequence[int], dtype: torch.dtype | None = None) -> StepNetwork:
         """A `StepNetwork` of these; the one of the call before where it would be the same.
 
-        A tensor that was written to in place has another version, and one that was put in its place another address.
+        A tensor that was put in another's place has another address; one that was written to has another sum, whichever
+        way it was written.
         """
-        state = tuple(
-            # tensors made in inference mode count no versions, and cannot be trained either
-            (value.data_ptr(), 0 if value.is_inference() else value._version)
-            for value in network.state_dict(keep_vars=True).values()
-        )
-        key = (id(network), tuple(times), dtype, state)
+        parts = (network.unet, network.embed, network.conv_seg_new)
+        values = [value for part in parts for value in part.state_dict().values()]
+        sums = torch.stack([value.sum(dtype=torch.float32) for value in values]).tolist()
+        state = tuple((value.data_ptr(), total) for value, total in zip(values, sums, strict=True))
+        key = (tuple(times), dtype, state)
         latest = self._latest
         if latest is None or latest[0] != key:
             latest = key, StepNetwork(network, times, dtype)
