@@ -5,18 +5,22 @@ precision, and classes are put together window by window.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .diffusion.samplers import Callback, Step
+from .prediction_window import PredictionWindow
 from .predictions import Prediction
 from .slots import SlotPlan, from_slots
 from .tiling import Tile, blend_window
 
-WINDOW = 384
+WINDOW = 192
+# Up to so many classes all of them are put together; of more, those that a window shows, and the rest as one.
+FEW_CLASSES = 8
+TINY = 1e-12
 # Probabilities below this count as this in the log-linear pool: no class is vetoed for good.
 LEAST = 1e-5
 # Mean displacement of a label map's outlines, in pixels, below which it counts as exact, and from which on as rough.
@@ -29,6 +33,7 @@ class _Piece:
     tile: Tile
     plan: SlotPlan
     probs: Tensor  # (S, height, width) float16
+    own: Tensor | None  # (S, height, width) float32, the segmentor's own, where one tile is the whole image
 
 
 def mix_probs(original: Tensor, refined: Tensor, mix: float) -> Tensor:
@@ -44,12 +49,60 @@ def mix_probs(original: Tensor, refined: Tensor, mix: float) -> Tensor:
     return torch.lerp(original.clamp(min=LEAST).log(), refined.clamp(min=LEAST).log(), mix).softmax(0)
 
 
-def most_likely(probs: Tensor) -> tuple[Tensor, Tensor]:
-    """(h, w) int64 most likely classes of (K, h, w) probabilities, and (h, w) uncertainty: 1 minus their margin."""
-    top = probs.topk(min(2, len(probs)), 0)
-    if len(probs) == 1:
-        return top.indices[0], torch.zeros_like(probs[0])
-    return top.indices[0], (1 - (top.values[0] - top.values[1])).clamp(0, 1)
+@dataclass(frozen=True)
+class Answer:
+    """What is made of a window.
+
+    Attributes:
+        labels: (h, w) int64 most likely classes.
+        uncertainty: (h, w) float32, 1 minus the margin between the two most likely ones.
+        own: (h, w) int64 the segmentor's own most likely classes; void where a label map has no label.
+    """
+
+    labels: Tensor
+    uncertainty: Tensor
+    own: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Pooled:
+    """A window's refined probabilities of some classes, and of all the others together."""
+
+    window: PredictionWindow
+    classes: Tensor  # (C,) int64, increasing
+    original: Tensor  # (C + 1, h, w), or (C, h, w) where there are no others
+    probs: Tensor  # the same, refined
+
+    def answer(self) -> Answer:
+        count = len(self.classes)
+        best, second, place = two_best(self.probs[:count])
+        labels = self.classes[place]
+        if len(self.probs) > count:
+            # seldom: what all the others have together is less
+            doubtful = self.probs[-1] > best
+            if bool(doubtful.any()):
+                other, share = self.window.best_of_rest(self.classes, doubtful)
+                its, first, runner_up = share * self.probs[-1][doubtful], best[doubtful], second[doubtful]
+                labels[doubtful] = torch.where(its > first, other, labels[doubtful])
+                second[doubtful] = torch.maximum(torch.minimum(its, first), runner_up)
+                best[doubtful] = torch.maximum(its, first)
+        return Answer(labels, (1 - (best - second)).clamp_(0, 1), self.window.own(self.classes, self.original))
+
+
+def two_best(planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(h, w) each: the largest of (C, h, w) values, the second largest (0 for C = 1), and which the largest is.
+
+    Plane by plane, in the processor's cache, this is several times faster than `topk` over the first axis.
+    """
+    best, second = planes[0].clone(), torch.zeros_like(planes[0])
+    place = torch.zeros(planes.shape[1:], dtype=torch.int64, device=planes.device)
+    for k, plane in enumerate(planes[1:], 1):
+        place.masked_fill_(plane > best, k)
+        torch.maximum(second, torch.minimum(plane, best), out=second)
+        torch.maximum(best, plane, out=best)
+    if len(planes) == 1:
+        second = best - 1
+    return best, second, place
 
 
 class Canvas:
@@ -68,41 +121,81 @@ class Canvas:
         own = prediction.argmax() if recorded_steps else None
         self._steps = [] if own is None else [own.clone() for _ in range(recorded_steps)]
 
-    def add(self, tile: Tile, plan: SlotPlan, probs: Tensor) -> None:
-        """Keeps a refined tile: (S, height, width) slot probabilities."""
-        self.pieces.append(_Piece(tile, plan, probs.to("cpu", torch.float16)))
+    def add(self, tile: Tile, plan: SlotPlan, probs: Tensor, own: Tensor | None = None) -> None:
+        """Keeps a refined tile.
+
+        Args:
+            probs: (S, height, width) slot probabilities.
+            own: those of the segmentor, which need not be looked up again then.
+        """
+        whole = (tile.height, tile.width) == self.prediction.size
+        self.pieces.append(_Piece(tile, plan, probs.to("cpu", torch.float16), own if whole else None))
 
     def window(self, window: Tile) -> Tensor:
         """(K, height, width) float32 probabilities of a window; they sum to 1."""
-        return self._pooled(window, self.mix)
+        pooled = self._pooled(window, self.mix)
+        count = self.prediction.num_classes
+        if len(pooled.classes) == count:
+            return pooled.probs
+        every = self.prediction.crop(window.top, window.left, window.height, window.width)
+        every[pooled.classes] = 0
+        every *= pooled.probs[-1] / every.sum(0).clamp(min=TINY)
+        every[pooled.classes] = pooled.probs[: len(pooled.classes)]
+        return every
 
-    def _pooled(self, window: Tile, mix: float) -> Tensor:
-        original = self.prediction.crop(window.top, window.left, window.height, window.width)
-        total = torch.zeros_like(original)
-        weights = torch.zeros(original.shape[1:])
-        for piece in self.pieces:
-            shared = window.overlap(piece.tile)
-            if shared is None:
-                continue
+    def answer(self, window: Tile) -> Answer:
+        """What a window shows."""
+        return self._pooled(window, self.mix).answer()
+
+    def _pooled(self, window: Tile, mix: float) -> _Pooled:
+        pieces = [(piece, shared) for piece in self.pieces if (shared := window.overlap(piece.tile)) is not None]
+        own = self.prediction.window(window.top, window.left, window.height, window.width)
+        count = self.prediction.num_classes
+        if count <= FEW_CLASSES:
+            classes = torch.arange(count)
+        else:
+            matters = own.shares().leads
+            for piece, _ in pieces:
+                matters[piece.plan.classes] = True
+            if not bool(matters.any()):
+                matters[0] = True
+            classes = matters.nonzero()[:, 0]
+        if (
+            len(pieces) == 1
+            and (slots := pieces[0][0].own) is not None
+            and len(classes) == len(pieces[0][0].plan.classes)
+        ):
+            # what a tile that is the whole image has in its slots need not be looked up again
+            here, order = window.slices_in(pieces[0][0].tile), pieces[0][0].plan.classes.argsort()
+            order = torch.cat([order, torch.arange(len(order), len(slots))])
+            original, refined = (planes[:, here[0], here[1]][order] for planes in (slots, pieces[0][0].probs))
+            return _Pooled(own, classes, original, mix_probs(original, refined.float(), mix))
+        original = own.grouped(classes)
+        places, counts = torch.zeros(count, dtype=torch.int64), torch.ones(len(original))
+        places[classes] = torch.arange(len(classes))
+        counts[len(classes) :] = count - len(classes)
+        total, weights = torch.zeros_like(original), torch.zeros(original.shape[1:])
+        for piece, shared in pieces:
             inside, here = shared.slices_in(piece.tile), shared.slices_in(window)
-            rows, columns = here
-            slots = piece.probs[:, inside[0], inside[1]].float()
-            refined = from_slots(slots, original[:, rows, columns], piece.plan)
-            weight = blend_window(piece.tile, self.prediction.size, self.overlap)[inside]
-            total[:, rows, columns] += refined * weight
+            plan = replace(piece.plan, classes=places[piece.plan.classes])
+            refined = piece.probs[:, inside[0], inside[1]].float()
+            refined = from_slots(refined, original[:, here[0], here[1]], plan, counts)
+            if len(pieces) == 1 and shared == window:
+                return _Pooled(own, classes, original, mix_probs(original, refined, mix))
+            weight = blend_window(piece.tile, self.prediction.size, self.overlap, shared)
+            total[:, here[0], here[1]] += refined.mul_(weight)
             weights[here] += weight
         # a pixel that no tile refined keeps the segmentor's answer
-        mixed = mix_probs(original, total / weights.clamp(min=1e-9), mix)
-        return torch.where(weights > 0, mixed, original)
+        mixed = mix_probs(original, total / weights.clamp(min=1e-9), mix) if pieces else original
+        return _Pooled(own, classes, original, torch.where(weights > 0, mixed, original) if pieces else original)
 
     def displacement(self) -> float:
         """How far the refiner alone would move the outlines, in pixels on average: changes per outline pixel."""
         changed = 0
-        own = self.prediction.argmax()
         for window in self.windows():
-            rows, columns = window.slices_in(Tile(0, 0, *self.prediction.size))
-            before, void = own[rows, columns], self.prediction.void[rows, columns]
-            changed += int(((self._pooled(window, 1.0).argmax(0) != before) & ~void).sum())
+            answer = self._pooled(window, 1.0).answer()
+            changed += int(((answer.labels != answer.own) & (answer.own != self.prediction.ignore_index)).sum())
+        own = self.prediction.argmax()
         outline = torch.zeros_like(own, dtype=torch.bool)
         outline[:-1] |= own[1:] != own[:-1]
         outline[:, :-1] |= own[:, 1:] != own[:, :-1]
@@ -133,14 +226,14 @@ class Canvas:
             whole[:, rows, columns] = self.window(window)
         return whole
 
-    def labels(self) -> tuple[Tensor, Tensor]:
-        """(H, W) int64 most likely classes, and (H, W) float32 uncertainty: 1 minus the margin of the best class."""
-        labels = torch.empty(self.prediction.size, dtype=torch.long)
-        uncertainty = torch.empty(self.prediction.size)
+    def answers(self) -> Answer:
+        """What the whole image shows."""
+        size = self.prediction.size
+        whole = Answer(torch.empty(size, dtype=torch.long), torch.empty(size), torch.empty(size, dtype=torch.long))
         for window in self.windows():
-            rows, columns = window.slices_in(Tile(0, 0, *self.prediction.size))
-            labels[rows, columns], uncertainty[rows, columns] = most_likely(self.window(window))
-        return labels, uncertainty
+            here, answer = window.slices_in(Tile(0, 0, *size)), self.answer(window)
+            whole.labels[here], whole.uncertainty[here], whole.own[here] = answer.labels, answer.uncertainty, answer.own
+        return whole
 
     def recorder(self, tile: Tile, plan: SlotPlan) -> Callback | None:
         """A callback that keeps the label map of every step of one tile; later tiles win where tiles overlap."""

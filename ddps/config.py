@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from .errors import InputError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 T = TypeVar("T")
 
 
@@ -69,15 +69,18 @@ class ScheduleConfig:
 class LogitsNetwork:
     """Class-agnostic denoiser conditioned on the image and the segmentor's probabilities.
 
-    Widths are channels per level, at strides 2, 4, 8, ... of the image.
+    Widths are channels per level, at strides 2, 4, 8, ... of the image. With `classes` K > 0 the network knows the K
+    classes of its label space by name; 0 is for any classes.
     """
 
     conditioning: Literal["logits"] = "logits"
     image_widths: tuple[int, ...] = (24, 40, 64, 96)
     slot_widths: tuple[int, ...] = (16, 24, 32, 48)
     max_slots: int = 8
+    classes: int = 0
 
     def validate(self) -> None:
+        check_range("network.classes", self.classes, 0, 256)
         check_range("network.max_slots", self.max_slots, 2, 64)
         if len(self.image_widths) != len(self.slot_widths) or not 2 <= len(self.slot_widths) <= 6:
             raise InputError(
@@ -212,7 +215,14 @@ class DDPSConfig:
                 part.validate()
         if isinstance(self.network, FeaturesNetwork):
             self._check_paper(self.network)
-        elif self.backbone is not None or self.labels.void_first:
+            return
+        if self.network.classes not in (0, self.labels.num_classes):
+            raise InputError(
+                f"network.classes 0 or {self.labels.num_classes}, as in labels",
+                str(self.network.classes),
+                "one number in both",
+            )
+        if self.backbone is not None or self.labels.void_first:
             raise InputError(
                 "no backbone, and labels.void_first false, for a network with conditioning 'logits'",
                 "one of them",
@@ -256,6 +266,8 @@ class DDPSConfig:
                 )
             if version == 1 and not isinstance(version, bool):
                 data = _from_version_1(data)
+            if data.get("format_version") == 2 and not isinstance(version, bool):
+                data = _from_version_2(data)
         return build(cls, data, "config")
 
 
@@ -269,6 +281,14 @@ def _from_version_1(data: dict[str, Any]) -> dict[str, Any]:
     if isinstance(inference := data.get("inference"), dict):
         new["inference"] = {"working_size": 0, **inference}
     return {"backbone": None, **data, **new, "format_version": 2}
+
+
+def _from_version_2(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 3 added networks that know their classes by name, which version 2 files do not hold."""
+    network = data.get("network")
+    if isinstance(network, dict) and network.get("conditioning") == "logits":
+        data = {**data, "network": {"classes": 0, **network}}
+    return {**data, "format_version": 3}
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .canvas import WINDOW, most_likely
+from .canvas import WINDOW
 from .errors import InputError
 from .large_canvas import LargeCanvas, Spool, parts
 from .large_outputs import RowWriter, check_output, open_output
@@ -26,7 +26,7 @@ from .progress import Progress
 from .refiner import SURE, DDPSRefiner
 from .settings import Preset, Settings
 from .tile_chain import TileChain
-from .tiling import Tile, plan_tiles, plan_turns, shows_one_class, split
+from .tiling import Tile, plan_tiles, plan_turns, split
 from .visualize import default_palette
 
 PathLike = str | os.PathLike[str]
@@ -204,7 +204,7 @@ class _Job:
         if self.known.kind == "labels":
             self._run(tile)
             self.skipped += len(self.canvas.pieces) > before and len(self.canvas.pieces[-1].plan.classes) == 1
-        elif self.confident >= SURE or not shows_one_class(self._probs(tile), self.confident):
+        elif self.confident >= SURE or not self._shows_one_class(tile):
             self._run(tile)
         self.skipped += len(self.canvas.pieces) == before
         if spool is not None and len(self.canvas.pieces) > before:
@@ -216,8 +216,10 @@ class _Job:
         image = cast(Tensor, self.pixels)
         self.refiner._refine_tile(image, self.known, tile, self.settings, self.chain, [self.canvas])
 
-    def _probs(self, tile: Tile) -> Tensor:
-        return self.known.crop(tile.top, tile.left, tile.height, tile.width)
+    def _shows_one_class(self, tile: Tile) -> bool:
+        """Whether all pixels give the same class a probability of `confident`; between two such, resizing does too."""
+        window = self.known.window(tile.top, tile.left, tile.height, tile.width)
+        return bool((window.shares().least >= self.confident).any())
 
 
 class _Tally:
@@ -251,15 +253,17 @@ class _Tally:
                 self.writers[what].write(rows)
 
     def _answer(self, window: Tile, canvas: LargeCanvas) -> dict[str, Tensor]:
-        labels, uncertainty = most_likely(canvas.window(window))
-        void = self.known.void_in(window)
-        moved = (labels != self.known.own(window)) & ~void
+        answer = canvas.answer(window)
+        labels, void = answer.labels, torch.zeros_like(answer.labels, dtype=torch.bool)
+        if self.known.kind == "labels":
+            void = answer.own == self.known.ignore_index
+        moved = (labels != answer.own) & ~void
         self.changed += int(moved.sum())
         self.counts += torch.bincount(labels[~void], minlength=self.known.num_classes).numpy()
         return {
             "labels": labels.masked_fill(void, self._void),
             "changed": 255 * moved,
-            "uncertainty": (255 * uncertainty).round(),
+            "uncertainty": (255 * answer.uncertainty).round(),
         }
 
 

@@ -12,6 +12,7 @@ import torch
 
 from .canvas import WINDOW, Canvas
 from .large_prediction import StreamedPrediction
+from .prediction_window import LabelWindow
 from .slots import SlotPlan
 from .tiling import Tile, Turn, split
 
@@ -25,7 +26,6 @@ class LargeCanvas(Canvas):
 
     def __init__(self, prediction: StreamedPrediction, overlap: int, mix: float):
         super().__init__(prediction, overlap, mix)
-        self.streamed = prediction
         self._moved = self._outline = 0
 
     def forget(self, turns: dict[Tile, Turn], index: int) -> None:
@@ -36,15 +36,16 @@ class LargeCanvas(Canvas):
         """Counts one part of the image for `displacement`, which is then that of all counted parts."""
         height, width = self.prediction.size
         for window in split(area, WINDOW):
+            answer = self._pooled(window, 1.0).answer()
             # one pixel more to the right and below, which outlines are told by
             tall, wide = min(window.height + 1, height - window.top), min(window.width + 1, width - window.left)
-            seen = self.streamed.own(Tile(window.top, window.left, tall, wide))
-            own = seen[: window.height, : window.width]
-            refined = self._pooled(window, 1.0).argmax(0)
-            self._moved += int(((refined != own) & (own != self.prediction.ignore_index)).sum())
-            outline = torch.zeros_like(seen, dtype=torch.bool)
-            outline[:-1] |= seen[1:] != seen[:-1]
-            outline[:, :-1] |= seen[:, 1:] != seen[:, :-1]
+            seen = self.prediction.window(window.top, window.left, tall, wide)
+            assert isinstance(seen, LabelWindow)
+            own = seen.labels
+            self._moved += int(((answer.labels != answer.own) & (answer.own != self.prediction.ignore_index)).sum())
+            outline = torch.zeros_like(own, dtype=torch.bool)
+            outline[:-1] |= own[1:] != own[:-1]
+            outline[:, :-1] |= own[:, 1:] != own[:, :-1]
             self._outline += int(outline[: window.height, : window.width].sum())
 
     def displacement(self) -> float:

@@ -13,8 +13,7 @@ from torch import Tensor
 from .errors import InputError
 from .large_sources import ArrayRaster, PillowRaster, Raster, open_raster
 from .predictions import Prediction, read_prediction_file
-from .resize import LinearAxis, nearest_index
-from .tiling import Tile
+from .resize import nearest_index
 
 SCAN_VALUES = 1 << 22
 MOST_IDS = 1 << 16
@@ -37,24 +36,6 @@ class StreamedPrediction(Prediction):
     def present(self) -> Tensor:
         return self.seen
 
-    def own(self, window: Tile) -> Tensor:
-        """(height, width) int64: that window of `argmax`."""
-        if self.kind == "labels":
-            return self._nearest(window.top, window.left, window.height, window.width)
-        planes = self._planes(window.top, window.left, window.height, window.width)
-        best = next(planes).clone()
-        labels = torch.zeros(best.shape, dtype=torch.int64)
-        for k, plane in enumerate(planes, 1):
-            labels.masked_fill_(plane > best, k)
-            torch.maximum(best, plane, out=best)
-        return labels
-
-    def void_in(self, window: Tile) -> Tensor:
-        """(height, width) bool: that window of `void`."""
-        if self.kind == "labels":
-            return self.own(window) == self.ignore_index
-        return torch.zeros(window.height, window.width, dtype=torch.bool)
-
     def _nearest(self, top: int, left: int, height: int, width: int) -> Tensor:
         self._check_window(top, left, height, width)
         rows = nearest_index(top, height, self.native.shape[-2], self.size[0])
@@ -63,10 +44,11 @@ class StreamedPrediction(Prediction):
         part = self.raster.read(slice(first, int(rows[-1]) + 1), slice(before, int(columns[-1]) + 1))
         return torch.from_numpy(part.astype(np.int64))[(rows - first)[:, None], columns - before]
 
+    def _native(self, rows: slice, columns: slice) -> Tensor:
+        return torch.stack(list(self._native_planes(rows, columns)))
+
     def _planes(self, top: int, left: int, height: int, width: int) -> Iterator[Tensor]:
-        self._check_window(top, left, height, width)
-        rows = LinearAxis(top, height, self.native.shape[1], self.size[0], self.native.device)
-        columns = LinearAxis(left, width, self.native.shape[2], self.size[1], self.native.device)
+        rows, columns = self._axes(top, left, height, width)
         for plane in self._native_planes(rows.span, columns.span):
             yield rows.resize(columns.resize(plane, 1), 0)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .inputs import check_file, decode, describe_nonfinite, open_image
+from .prediction_window import LabelWindow, PredictionWindow, ValueWindow
 from .resize import LinearAxis, nearest_index
 
 Kind: TypeAlias = Literal["logits", "probs", "labels"]
@@ -85,6 +86,16 @@ class Prediction:
         native = self.crop(top, left, height, width)
         return replace(self, native=native, size=(height, width), kind="probs")
 
+    def window(self, top: int, left: int, height: int, width: int) -> PredictionWindow:
+        """A window of the image, of which only the classes that matter there are resized; arguments as for `crop`."""
+        if self.kind == "labels":
+            others = int(self.present.sum()) - 1
+            certain, possible = (LABEL_CONFIDENCE, (1 - LABEL_CONFIDENCE) / others) if others else (1.0, 0.0)
+            labels = self._nearest(top, left, height, width)
+            return LabelWindow(labels, self.present, certain, possible, self.ignore_index)
+        rows, columns = self._axes(top, left, height, width)
+        return ValueWindow(self._native(rows.span, columns.span), rows, columns, self.kind == "logits")
+
     def probs(self) -> Tensor:
         """(K, H, W) float32 probabilities of the whole image."""
         return self.crop(0, 0, *self.size)
@@ -146,12 +157,18 @@ class Prediction:
 
         One class at a time stays in the processor's cache: several times faster than all at once.
         """
-        self._check_window(top, left, height, width)
-        rows = LinearAxis(top, height, self.native.shape[1], self.size[0], self.native.device)
-        columns = LinearAxis(left, width, self.native.shape[2], self.size[1], self.native.device)
+        rows, columns = self._axes(top, left, height, width)
         for plane in self.native:
             # Columns first: picking rows of the wider result copies whole rows.
             yield rows.resize(columns.resize(plane[rows.span, columns.span], 1), 0)
+
+    def _native(self, rows: slice, columns: slice) -> Tensor:
+        return self.native[:, rows, columns]
+
+    def _axes(self, top: int, left: int, height: int, width: int) -> tuple[LinearAxis, LinearAxis]:
+        self._check_window(top, left, height, width)
+        rows = LinearAxis(top, height, self.native.shape[1], self.size[0], self.native.device)
+        return rows, LinearAxis(left, width, self.native.shape[2], self.size[1], self.native.device)
 
     def _check_window(self, top: int, left: int, height: int, width: int) -> None:
         inside = 0 <= top < top + height <= self.size[0] and 0 <= left < left + width <= self.size[1]

@@ -25,11 +25,12 @@ from .models.paper import FeaturesDenoiser
 from .models.paper_inference import LatestSteps
 from .models.slot_unet import SlotUNet, channels_last
 from .outputs import Refinement, convert_container
+from .prediction_window import LabelWindow
 from .predictions import AnyKind, Prediction, PredictionLike, load_prediction
 from .progress import Progress
 from .segmentors import ImageDenoiser
 from .settings import Preset, Settings
-from .slots import SlotPlan, own_classes, plan_slots, to_slots
+from .slots import SlotPlan, plan_slots
 from .tile_chain import TileChain, keep_in_reach, zoom_of
 from .tiling import Tile, plan_tiles
 from .visualize import default_palette
@@ -268,11 +269,10 @@ class DDPSRefiner:
         for tile in tiles:
             self._refine_tile(pixels, known, tile, settings, chain, canvases)
             bar.advance()
-        own = known.argmax()
         if known.kind == "labels":
             for canvas in canvases:
                 canvas.trust_exact_labels()
-        *before, answer = [self._answer(known, own, canvas, return_probs) for canvas in canvases]
+        *before, answer = [self._answer(known, canvas, return_probs) for canvas in canvases]
         answer = replace(
             answer,
             trajectory=canvases[-1].trajectory() if settings.return_trajectory else None,
@@ -281,15 +281,18 @@ class DDPSRefiner:
         )
         return convert_container(answer, prediction)
 
-    def _answer(self, known: Prediction, own: Tensor, canvas: Canvas, return_probs: bool) -> Refinement:
-        labels, uncertainty = canvas.labels()
-        labels[known.void] = known.ignore_index
+    def _answer(self, known: Prediction, canvas: Canvas, return_probs: bool) -> Refinement:
+        answer = canvas.answers()
+        changed = answer.labels != answer.own
+        if known.kind == "labels":
+            changed &= ~known.void
+            answer.labels[known.void] = known.ignore_index
         classes = self.config.labels
         return Refinement(
-            labels=labels,
+            labels=answer.labels,
             probs_source=canvas.probs if return_probs else None,
-            uncertainty=uncertainty,
-            changed=(labels != own) & ~known.void,
+            uncertainty=answer.uncertainty,
+            changed=changed,
             palette=classes.palette or default_palette(known.num_classes),
             names=classes.names,
         )
@@ -303,30 +306,31 @@ class DDPSRefiner:
         chain: TileChain,
         canvases: Sequence[Canvas],
     ) -> None:
-        probs = known.crop(tile.top, tile.left, tile.height, tile.width)
-        if known.kind == "labels":
-            probs = own_classes(probs)
-        peak = probs.amax((1, 2))
-        if known.kind == "labels" and int((peak > 0).sum()) == 1:
+        window = known.window(tile.top, tile.left, tile.height, tile.width)
+        if isinstance(window, LabelWindow):
+            window = window.own_classes()
+        shares = window.shares()
+        if isinstance(window, LabelWindow) and int(window.present.sum()) == 1:
             # it could not get another class; that it is sure counts where tiles overlap
-            plan = SlotPlan(peak.argmax()[None], known.num_classes, other=False)
+            plan = SlotPlan(window.present.nonzero()[0], known.num_classes, other=False)
             for canvas in canvases:
                 canvas.add(tile, plan, torch.ones(1, tile.height, tile.width))
             return
-        if float(probs.amax(0).min()) > SURE or int((peak > 0).sum()) < 2:
+        if int((shares.peak > 0).sum()) < 2:
             return
-        plan = plan_slots(probs.mean((1, 2)), peak, chain.network.config.max_slots)
+        plan = plan_slots(shares.mass, shares.peak, chain.network.config.max_slots)
+        slots = window.grouped(plan.classes, plan.other)
+        if float(slots.amax(0).min()) > SURE:
+            return
         rows, columns = tile.slices_in(Tile(0, 0, *known.size))
-        slots = to_slots(probs, plan)
-        del probs
         zoom = zoom_of(known.size, settings.working_size)
         seeds = [_tile_seed(settings.seed, sample, tile) for sample in range(settings.num_samples)]
         record = canvases[-1].recorder(tile, plan)
-        answers = chain.refine(pixels[:, rows, columns], slots, zoom, known.kind == "labels", seeds, record)
+        answers = chain.refine(pixels[:, rows, columns], slots, zoom, known.kind == "labels", seeds, record, plan.ids)
         for canvas, answer in zip(canvases, answers, strict=True):
             if known.kind == "labels":
                 answer = keep_in_reach(answer, slots, max(REACH_PIXELS, REACH_SHARE * math.hypot(*known.size)))
-            canvas.add(tile, plan, answer)
+            canvas.add(tile, plan, answer, None if known.kind == "labels" else slots)
 
 
 def build_network(config: DDPSConfig) -> nn.Module:

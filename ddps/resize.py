@@ -1,5 +1,7 @@
 """Windows of a resized picture, equal to those of the whole resize and computed without it."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -34,3 +36,30 @@ class LinearAxis:
         below, above = plane.index_select(axis, self.low), plane.index_select(axis, self.high)
         # Not torch.lerp: its difference of two huge logits overflows.
         return below.mul_(1 - weight).add_(above.mul_(weight))
+
+    def resize_last(self, planes: Tensor) -> Tensor:
+        """Resizes the last axis of (..., span); a product with a thin matrix, which beats picking single values."""
+        return planes if self.identity else planes @ self._matrix(slice(0, len(self.low)))[1].T
+
+    def resize_rows(self, planes: Tensor, strip: slice) -> Tensor:
+        """Resizes the rows of (C, span, w), those of a strip of the result only."""
+        if self.identity:
+            return planes[:, strip]
+        first, matrix = self._matrix(strip)
+        return matrix @ planes[:, first : first + matrix.shape[1]]
+
+    def _matrix(self, strip: slice) -> tuple[int, Tensor]:
+        """The first source pixel of a strip of the target, and (target, source) weights of those from there on."""
+        low, high, weight = self.low[strip], self.high[strip], self.weight[strip, None]
+        first = int(low[0])
+        matrix = weight.new_zeros(len(low), int(high[-1]) + 1 - first)
+        matrix.scatter_(1, (low - first)[:, None], 1 - weight)
+        return first, matrix.scatter_add_(1, (high - first)[:, None], weight)
+
+    def neighbours(self, pixels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The source pixels of some target pixels (n,), one or two each, as places in `span`, and their weights."""
+        if self.identity:
+            yield self.low[pixels], torch.ones_like(self.weight[pixels])
+            return
+        yield self.low[pixels], 1 - self.weight[pixels]
+        yield self.high[pixels], self.weight[pixels]

@@ -29,6 +29,11 @@ class SlotPlan:
     def slots(self) -> int:
         return len(self.classes) + int(self.other)
 
+    @property
+    def ids(self) -> Tensor:
+        """(S,) int64, the class in every slot; `num_classes` for "other"."""
+        return torch.cat([self.classes, self.classes.new_full((int(self.other),), self.num_classes)])
+
 
 def plan_slots(mass: Tensor, peak: Tensor, max_slots: int) -> SlotPlan:
     """Chooses the candidate classes of a tile.
@@ -51,16 +56,6 @@ def plan_slots(mass: Tensor, peak: Tensor, max_slots: int) -> SlotPlan:
     return SlotPlan(kept[: max_slots - 1], count, other=True)
 
 
-def own_classes(probs: Tensor) -> Tensor:
-    """A label map's (K, h, w) probabilities without the classes of which no pixel is in the tile; they sum to 1.
-
-    A label map spreads its doubt over all classes of the image. Those that the tile does not show would take up slots,
-    and could only be invented. A tile of void alone becomes zero.
-    """
-    own = probs * (probs.amax((1, 2)) > 0.5)[:, None, None]
-    return own / own.sum(0, keepdim=True).clamp(min=1e-6)
-
-
 def to_slots(probs: Tensor, plan: SlotPlan) -> Tensor:
     """(K, h, w) probabilities to (S, h, w)."""
     slots = probs[plan.classes]
@@ -78,26 +73,32 @@ def labels_to_slots(labels: Tensor, plan: SlotPlan, ignore_index: int = 255) -> 
     return torch.where(known, table[labels.clamp(0, plan.num_classes - 1)], ignore_index)
 
 
-def from_slots(refined: Tensor, original: Tensor, plan: SlotPlan) -> Tensor:
+def from_slots(refined: Tensor, original: Tensor, plan: SlotPlan, counts: Tensor | None = None) -> Tensor:
     """(S, h, w) refined slot probabilities back to (K, h, w) classes.
 
     Args:
         refined: slot probabilities, summing to 1.
         original: (K, h, w) the segmentor's probabilities, which share out the "other" slot.
+        plan: of the slots, its classes as places in `original`.
+        counts: (K,) how many classes each plane of `original` stands for; None for one each.
     """
     answer = torch.zeros_like(original)
     answer[plan.classes] = refined[: len(plan.classes)].to(original.dtype)
-    if plan.other:
-        rest = original.clone()
-        rest[plan.classes] = 0
-        total = rest.sum(0, keepdim=True)
-        # where nothing is left over, the rest of the classes shares the slot evenly
-        even = torch.ones_like(rest)
-        even[plan.classes] = 0
-        share = torch.where(
-            total > 1e-6, rest / total.clamp(min=1e-6), even / max(1, plan.num_classes - len(plan.classes))
-        )
-        answer += share * refined[-1:].to(original.dtype)
+    if not plan.other:
+        return answer
+    left = torch.ones(len(original), dtype=torch.bool, device=original.device)
+    left[plan.classes] = False
+    others = left.nonzero()[:, 0]
+    if len(others) == 1:
+        answer[others[0]] = refined[-1]
+        return answer
+    rest = original[others]
+    total = rest.sum(0, keepdim=True)
+    # where nothing is left over, the rest of the classes shares the slot evenly
+    even = torch.ones(len(others), device=original.device) if counts is None else counts[others].to(original)
+    even = (even / even.sum().clamp(min=1))[:, None, None]
+    share = torch.where(total > 1e-6, rest / total.clamp(min=1e-6), even)
+    answer[others] = share * refined[-1:].to(original.dtype)
     return answer
 
 

@@ -16,6 +16,8 @@ from .config import ScheduleConfig
 from .diffusion import samplers
 from .diffusion.schedules import Schedule
 from .models.slot_unet import BLANK, Condition, Denoised, SlotUNet
+from .models.strips import pooled_softmax
+from .prediction_window import most_likely
 from .settings import Settings
 from .slots import slot_kernel
 
@@ -87,6 +89,7 @@ class TileChain:
         crisp: bool,
         seeds: Sequence[int],
         record: samplers.Callback | None = None,
+        classes: Tensor | None = None,
     ) -> list[Tensor]:
         """Refined probabilities of one tile, averaged over one chain per seed.
 
@@ -97,22 +100,23 @@ class TileChain:
             crisp: the slots come from a label map, whose outlines enlarging must not soften.
             seeds: of the chains.
             record: called with every `Step` of the first chain, its logits on the tile's own grid at stride 2.
+            classes: (S,) the class in every slot, see `SlotPlan.ids`; networks that know their classes need it.
 
         Returns:
             (S, h, w) float32 after each of the numbers of steps in `settings.after`, then after the last step.
         """
         height, width = image.shape[-2:]
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            last = self._view(image, slots, zoom, crisp)
+            last = self._view(image, slots, zoom, crisp, classes)
             several = self.settings.steps > 1
-            first = self._view(image, slots, 1.0, crisp) if zoom > 1 and several else last
+            first = self._view(image, slots, 1.0, crisp, classes) if zoom > 1 and several else last
             totals = [torch.zeros(()) for _ in range(len(self.settings.after) + 1)]
             for index, seed in enumerate(seeds):
                 answers = self._chain(first, last, seed, (height, width), record if index == 0 else None)
                 totals = [total + answer for total, answer in zip(totals, answers, strict=True)]
         return [total / len(seeds) for total in totals]
 
-    def _view(self, image: Tensor, slots: Tensor, zoom: float, crisp: bool) -> View:
+    def _view(self, image: Tensor, slots: Tensor, zoom: float, crisp: bool, classes: Tensor | None) -> View:
         size = image.shape[-2], image.shape[-1]
         if zoom > 1:
             size = math.ceil(size[0] * zoom), math.ceil(size[1] * zoom)
@@ -123,10 +127,11 @@ class TileChain:
                 slots = F.interpolate(slots[None], size, mode="bilinear", align_corners=False)[0]
         stride = self.network.config.stride
         image, slots = pad_to(image, stride)[None].to(self.device), pad_to(slots, stride)[None].to(self.device)
-        condition = self.network.condition(image.contiguous(memory_format=torch.channels_last), slots)
+        ids = None if classes is None else classes[None].to(self.device)
+        condition = self.network.condition(image.contiguous(memory_format=torch.channels_last), slots, classes=ids)
         blank = None
         if self.settings.guidance_scale:
-            blank = replace(condition, features=self.network.image_encoder(torch.full_like(image, BLANK)))
+            blank = self.network.condition(torch.full_like(image, BLANK), slots, classes=ids)
         return View(condition, blank, *size)
 
     def _chain(
@@ -152,7 +157,7 @@ class TileChain:
 
         kernel = slot_kernel(self.kernel_config, last.condition.slots)
         generators = [torch.Generator().manual_seed(seed)]
-        prediction = last.condition.coarse.argmax(1)
+        prediction = torch.stack([most_likely(planes)[1] for planes in last.condition.coarse])
         if self.settings.sampler == "single":
             samplers.single(denoiser, prediction, kernel, self.schedule, generators, callback)
         else:
@@ -162,14 +167,13 @@ class TileChain:
 
     def _answer(self, passes: Mapping[View, Denoised], size: tuple[int, int]) -> Tensor:
         """(S, h, w) float32 probabilities: a log-linear pool of the latest pass of every view."""
-        opinions = [self._finish(view, denoised, size) for view, denoised in passes.items()]
-        answer = opinions[0] if len(opinions) == 1 else torch.lerp(opinions[0], opinions[1], FINE_SHARE)
-        return answer.softmax(0)
+        first, *others = (self._finish(view, denoised, size) for view, denoised in passes.items())
+        return pooled_softmax(first, others[0] if others else None, FINE_SHARE)
 
     def _finish(self, view: View, denoised: Denoised, size: tuple[int, int]) -> Tensor:
-        """(S, h, w) float32 log-probabilities at the tile's own size."""
+        """(S, h, w) float32 logits at the tile's own size."""
         logits = self.network.finish(denoised, view.condition)[..., : view.height, : view.width]
-        return _resize(logits, size)[0].log_softmax(0)
+        return _resize(logits, size)[0]
 
     def _denoise(self, view: View, mask: Tensor, i: int) -> Denoised:
         denoised = self.network.denoise(mask, i, view.condition)

@@ -93,22 +93,21 @@ def split(area: Tile, side: int) -> Iterator[Tile]:
             yield Tile(top, left, min(side, height), min(side, width))
 
 
-def shows_one_class(probs: Tensor, sure: float) -> bool:
-    """Whether a tile has nothing to refine: every pixel's likeliest class is the same, at `sure` or above.
-
-    What is left out with such a tile is what the refiner would have invented in it, and no outline of the segmentor's.
+def blend_window(tile: Tile, size: tuple[int, int], overlap: int, part: Tile | None = None) -> Tensor:
+    """Weight of a tile where tiles overlap: 1 inside, falling linearly over `overlap` pixels towards inner borders.
 
     Args:
-        probs: (K, h, w) the segmentor's probabilities.
-        sure: least probability of that class.
+        tile: inside an image of `size` pixels.
+        part: the window of the image, inside the tile, that the weight is wanted for; None for the whole tile.
+
+    Returns:
+        (height, width) float32 of the part.
     """
-    return bool((probs.amin((1, 2)) >= sure).any())
-
-
-def blend_window(tile: Tile, size: tuple[int, int], overlap: int) -> Tensor:
-    """(height, width) float32 weight: 1 inside, falling linearly over `overlap` pixels towards inner borders."""
     rows = _ramp(tile.height, overlap, tile.top > 0, tile.top + tile.height < size[0])
     columns = _ramp(tile.width, overlap, tile.left > 0, tile.left + tile.width < size[1])
+    if part is not None:
+        inside = part.slices_in(tile)
+        rows, columns = rows[inside[0]], columns[inside[1]]
     return rows[:, None] * columns
 
 

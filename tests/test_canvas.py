@@ -71,7 +71,7 @@ def test_with_no_tile_the_segmentors_answer_stays():
     prediction = some_prediction()
     canvas = Canvas(prediction, 16, 1.0)
     torch.testing.assert_close(canvas.probs(), prediction.probs(), rtol=0, atol=1e-6)
-    assert torch.equal(canvas.labels()[0], prediction.argmax())
+    assert torch.equal(canvas.answers().labels, prediction.argmax())
 
 
 def test_a_tile_left_out_keeps_the_segmentors_answer_where_no_other_reaches():
@@ -107,8 +107,8 @@ def test_overlapping_tiles_are_blended_by_their_weights():
 
 def test_labels_and_uncertainty_are_those_of_the_probabilities():
     canvas = painted()
-    labels, uncertainty = canvas.labels()
-    top = canvas.probs().topk(2, 0)
+    answer, top = canvas.answers(), canvas.probs().topk(2, 0)
+    labels, uncertainty = answer.labels, answer.uncertainty
     assert torch.equal(labels, top.indices[0]) and labels.dtype == torch.int64
     torch.testing.assert_close(uncertainty, 1 - (top.values[0] - top.values[1]), rtol=0, atol=1e-6)
     assert uncertainty.min() >= 0 and uncertainty.max() <= 1
@@ -116,8 +116,8 @@ def test_labels_and_uncertainty_are_those_of_the_probabilities():
 
 def test_one_class_is_certain():
     canvas = Canvas(load_prediction(torch.zeros(5, 7, dtype=torch.int64), (5, 7)), 16, 1.0)
-    labels, uncertainty = canvas.labels()
-    assert (labels == 0).all() and (uncertainty == 0).all() and (canvas.probs() == 1).all()
+    answer = canvas.answers()
+    assert (answer.labels == 0).all() and (answer.uncertainty == 0).all() and (canvas.probs() == 1).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (WINDOW, WINDOW + 1), (2 * WINDOW + 5, 30)])

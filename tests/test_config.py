@@ -158,6 +158,24 @@ def test_version_1_is_read():
         DDPSConfig.from_json(json.dumps(data))
 
 
+def test_version_2_knows_no_classes_by_name():
+    data = json.loads(DDPSConfig(name="old").to_json())
+    del data["network"]["classes"]
+    for version in (1, 2):
+        old = json.dumps({**data, "format_version": version})
+        assert DDPSConfig.from_json(old) == DDPSConfig(name="old")
+    with pytest.raises(InputError, match="no classes"):
+        DDPSConfig.from_json(json.dumps(data))
+
+
+def test_classes_by_name_are_those_of_the_label_space():
+    config = DDPSConfig(labels=LabelSpace(5), network=LogitsNetwork(classes=5))
+    assert DDPSConfig.from_json(config.to_json()) == config
+    for labels in (LabelSpace(4), LabelSpace()):
+        with pytest.raises(InputError, match=r"network\.classes"):
+            DDPSConfig(labels=labels, network=LogitsNetwork(classes=5))
+
+
 def test_palette_is_bounded():
     with pytest.raises(InputError, match=r"labels\.palette in \[0, 255\]"):
         DDPSConfig(labels=LabelSpace(1, palette=((0, 256, 0),)))

@@ -10,6 +10,7 @@ from PIL import Image
 from ddps import large_prediction
 from ddps.errors import InputError
 from ddps.large_prediction import StreamedPrediction, load_streamed
+from ddps.prediction_window import LabelWindow
 from ddps.predictions import load_prediction
 from ddps.tiling import Tile
 
@@ -55,18 +56,21 @@ def test_windows_are_those_of_the_whole(name, scan, tmp_path, monkeypatch):
         assert getattr(known, attribute) == getattr(whole, attribute)
     assert torch.equal(known.present, whole.present)
     for window in WINDOWS:
-        rows, columns = window.slices_in(WINDOWS[0])
         where = (window.top, window.left, window.height, window.width)
         torch.testing.assert_close(known.crop(*where), whole.crop(*where), rtol=0, atol=1e-6)
-        assert torch.equal(known.own(window), whole.argmax()[rows, columns])
-        assert torch.equal(known.void_in(window), whole.void[rows, columns])
+        some = torch.arange(min(2, whole.num_classes))
+        grouped = known.window(*where).grouped(some)
+        torch.testing.assert_close(grouped, whole.window(*where).grouped(some), rtol=0, atol=1e-6)
+        assert torch.equal(known.window(*where).own(some, grouped), whole.window(*where).own(some, grouped))
 
 
 def test_a_small_png(tmp_path):
     picture = Image.fromarray(LABELS)
     picture.putpalette([7] * 768)
     picture.save(tmp_path / "labels.png")
-    assert torch.equal(streamed(tmp_path / "labels.png").own(WINDOWS[0]), torch.from_numpy(LABELS).long())
+    known = streamed(tmp_path / "labels.png")
+    window = known.window(0, 0, *SIZE)
+    assert isinstance(window, LabelWindow) and torch.equal(window.labels, torch.from_numpy(LABELS).long())
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,8 @@ def test_of_200_classes_those_without_a_slot_keep_their_proportions(refiner):
     logits = logits_of(200)
     before = resized(logits, 48, 40)
     out = refiner.refine(image_of(), logits)
-    plan = plan_slots(before.mean((1, 2)), before.amax((1, 2)), 6)
+    shares = load_prediction(logits, (48, 40)).window(0, 0, 48, 40).shares()
+    plan = plan_slots(shares.mass, shares.peak, 6)
     outside = torch.ones(200, dtype=torch.bool)
     outside[plan.classes] = False
     assert plan.other and int(outside.sum()) == 195

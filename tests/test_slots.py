@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ddps.config import ScheduleConfig
 from ddps.diffusion import AbsorbingKernel, UniformKernel
-from ddps.slots import SlotPlan, from_slots, labels_to_slots, own_classes, plan_slots, slot_kernel, to_slots
+from ddps.slots import SlotPlan, from_slots, labels_to_slots, plan_slots, slot_kernel, to_slots
 
 
 def probabilities(classes: int, seed: int = 0, spread: float = 3.0, size: tuple[int, int] = (6, 9)) -> Tensor:
@@ -121,24 +121,6 @@ def test_uniform_noise_stays_within_each_images_own_slots():
 def test_absorbing_noise_is_the_state_after_the_last_slot():
     kernel = slot_kernel(ScheduleConfig(kernel="absorbing"), 4, torch.ones(2, 4, dtype=torch.bool))
     assert isinstance(kernel, AbsorbingKernel) and (kernel.prior((2, 3, 3), None) == 4).all()
-
-
-def test_a_label_maps_classes_that_are_not_in_the_tile_take_no_slot():
-    probs = torch.full((5, 4, 4), 0.025)
-    probs[1, :2], probs[3, 2:] = 0.9, 0.9
-    own = own_classes(probs)
-    assert torch.equal(own.amax((1, 2)) > 0, torch.tensor([False, True, False, True, False]))
-    assert torch.allclose(own.sum(0), torch.ones(4, 4))
-    plan = plan_slots(own.mean((1, 2)), own.amax((1, 2)), 8)
-    # nothing is left over for an "other" slot, which could only be invented
-    assert sorted(plan.classes.tolist()) == [1, 3] and not plan.other
-    refined = torch.rand(2, 4, 4).softmax(0)
-    classes = from_slots(refined, probs, plan)
-    assert classes[[0, 2, 4]].max() == 0 and torch.allclose(classes.sum(0), torch.ones(4, 4))
-
-
-def test_a_tile_of_void_has_no_classes():
-    assert own_classes(torch.full((4, 3, 3), 0.25)).max() == 0
 
 
 def test_what_does_not_fit_still_has_the_other_slot():

@@ -32,9 +32,9 @@ def network_of(noise: float) -> SlotUNet:
 class Watched(SlotUNet):
     """Remembers the sizes of the images that it was shown."""
 
-    def condition(self, image, probs, valid=None):
+    def condition(self, image, probs, valid=None, classes=None):
         self.sizes = [*getattr(self, "sizes", []), tuple(image.shape[-2:])]
-        return super().condition(image, probs, valid)
+        return super().condition(image, probs, valid, classes)
 
 
 def chain_of(network: SlotUNet, **asked) -> TileChain:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddps.tiling import Tile, blend_window, plan_tiles, plan_turns, shows_one_class, split
+from ddps.tiling import Tile, blend_window, plan_tiles, plan_turns, split
 
 SIZES = st.integers(1, 700)
 
@@ -89,8 +89,7 @@ def test_splitting_covers_an_area_once():
     assert (cover[3:23, 5:36] == 1).all() and cover.sum() == 20 * 31
 
 
-def test_one_class_is_shown_where_it_is_sure_of_every_pixel():
-    probs = torch.tensor([0.97, 0.02, 0.01])[:, None, None].repeat(1, 4, 5)
-    assert shows_one_class(probs, 0.97) and not shows_one_class(probs, 0.98)
-    probs[:, 2, 2] = torch.tensor([0.01, 0.98, 0.01])
-    assert not shows_one_class(probs, 0.97)
+def test_a_part_of_a_tiles_weight():
+    tile, part = Tile(32, 40, 64, 80), Tile(40, 50, 56, 66)
+    whole = blend_window(tile, (200, 200), 16)
+    assert torch.equal(blend_window(tile, (200, 200), 16, part), whole[part.slices_in(tile)])

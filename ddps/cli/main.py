@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from ..errors import InputError
+from ..memory import keep_memory
 from .report import say_error
 
 # Each is a module of this folder, with its line in `ddps --help`.
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     try:
         args = make_parser(next((word for word in argv if word in COMMANDS), None)).parse_args(argv)
+        keep_memory()
         code: int = args.run(args)
         sys.stdout.flush()
         return code

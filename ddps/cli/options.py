@@ -12,6 +12,7 @@ from ..outputs import Refinement
 from ..predictions import AnyKind, PredictionLike
 from ..refiner import DDPSRefiner
 from ..settings import Preset
+from ..video import VideoRefiner
 
 SAMPLERS = ("free", "posterior", "single")
 
@@ -103,7 +104,7 @@ def load_refiner(args: argparse.Namespace, full_models: bool = False) -> DDPSRef
 
 
 def refine_one(
-    refiner: DDPSRefiner,
+    refiner: DDPSRefiner | VideoRefiner,
     args: argparse.Namespace,
     image: ImageLike,
     prediction: PredictionLike | None,

@@ -8,12 +8,14 @@ from ..config import LabelSpace
 from ..datasets import read_classes
 from ..errors import InputError
 from ..refiner import DDPSRefiner
+from ..video import VideoRefiner
 from .options import add_refine_options, load_refiner, percentage, whole
 from .refine_folder import run_folder
 from .refine_item import CannotWrite, Classes, Job, is_done, load, measure_item, refine, save
 from .refine_large import add_large_options, is_large, run_large
 from .refine_plan import check_inputs_stay
 from .refine_report import one_line, summarise
+from .refine_stack import run_stack
 from .report import check_new, check_picture, to_json
 
 WORKERS, REVIEW_MOST = 2, 200
@@ -72,11 +74,21 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     folder.add_argument(
         "--review-most", type=whole(1, 5000), metavar="N", help=f"items on that page (default: {REVIEW_MOST})"
     )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--video", action="store_true", help="a folder's images are frames, in the order of their names: less flicker"
+    )
+    form.add_argument(
+        "--stack", action="store_true", help="PREDICTION is a stack of masks (N, h, w), .npy or .npz, and so is OUT"
+    )
     add_large_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.stack:
+        _check_options(args, folders=False)
+        return run_stack(args)
     void_known = args.classes is not None or args.ignore_index is not None
     space = LabelSpace() if args.classes is None else read_classes(args.classes)
     if args.ignore_index is None:
@@ -91,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("IMAGE and PREDICTION as two files or two folders", got, "a pair of one kind")
     _check_options(args, folders)
     npz = args.format == "npz" if folders or args.output.is_dir() else args.output.suffix.lower() == ".npz"
-    classes = Classes(space, args.ignore_index, args.kind, void_known, keep_ids=npz)
+    classes = Classes(space, args.ignore_index, args.kind, void_known, keep_ids=npz or args.video)
     if not folders:
         return _run_pair(args, classes)
     workers = WORKERS if args.workers is None else args.workers
@@ -109,10 +121,16 @@ def _check_options(args: argparse.Namespace, folders: bool) -> None:
         raise InputError("--review T with --review-most", "no --review", "--review 2, for 2 % of the pixels")
     if args.review is not None and args.prediction is None:
         raise InputError("PREDICTION, to tell what changed with --review", "IMAGE alone", "a folder after IMAGE")
+    if args.video and (not folders or args.prediction is None):
+        got = "IMAGE alone" if folders else f"the file {str(args.image)!r}"
+        raise InputError("a folder of frames and one of predictions with --video", got, "two folders")
+    if args.video and args.classes is None and any(args.prediction.glob("*.png")):
+        # frames do not all show all classes, and memory needs a plane for each
+        raise InputError("--classes with label maps and --video", "none", "a classes.json with num_classes")
 
 
-def _open_refiner(args: argparse.Namespace, classes: Classes) -> tuple[DDPSRefiner, Classes]:
-    """The refiner, and what it says about the classes.
+def _open_refiner(args: argparse.Namespace, classes: Classes) -> tuple[DDPSRefiner | VideoRefiner, Classes]:
+    """The refiner, for --video with a memory, and what it says about the classes.
 
     Raises:
         InputError: it needs a prediction, which is not given, or knows other classes than --classes.
@@ -125,13 +143,14 @@ def _open_refiner(args: argparse.Namespace, classes: Classes) -> tuple[DDPSRefin
             "a segmentor's prediction after IMAGE, or a whole model, which needs none, as --model",
         )
     own, given = refiner.config.labels, classes.space
+    either: DDPSRefiner | VideoRefiner = VideoRefiner(refiner) if args.video else refiner
     if own.num_classes is None:
-        return refiner, classes
+        return either, classes
     if given.num_classes not in (None, own.num_classes):
         expected = f"--classes with {own.num_classes} classes, as {args.model} has"
         raise InputError(expected, str(given.num_classes), "the universal weights, or the classes of these")
     space = dataclasses.replace(own, names=own.names or given.names)
-    return refiner, dataclasses.replace(classes, space=space, keep_ids=True)
+    return either, dataclasses.replace(classes, space=space, keep_ids=True)
 
 
 def _run_pair(args: argparse.Namespace, classes: Classes) -> int:

@@ -14,6 +14,7 @@ from ..progress import Progress
 from ..refiner import DDPSRefiner
 from ..review import Row
 from ..review_rows import RowFile, read_rows
+from ..video import VideoRefiner
 from .pairs import name_item
 from .refine_item import CannotWrite, Classes, Job, Loaded, is_done, load, measure_item, of_the_disk, refine, save
 from .refine_pipeline import overlap
@@ -22,7 +23,7 @@ from .refine_report import one_line, summarise
 from .refine_review import Review, write_review
 from .report import say_error, to_json, write_text
 
-OpenRefiner = Callable[[argparse.Namespace, Classes], tuple[DDPSRefiner, Classes]]
+OpenRefiner = Callable[[argparse.Namespace, Classes], tuple[DDPSRefiner | VideoRefiner, Classes]]
 SOME_FAILED, NOTHING_DONE = 1, 2
 ITEM_ERRORS = (InputError, OSError, MemoryError, torch.cuda.OutOfMemoryError)
 MOST_ALONE = 20
@@ -96,7 +97,7 @@ def _refine_all(
     todo: Sequence[Job],
     args: argparse.Namespace,
     classes: Classes,
-    refiner: DDPSRefiner,
+    refiner: DDPSRefiner | VideoRefiner,
     workers: int,
     rows: dict[str, Row],
     outcome: Outcome,

@@ -19,6 +19,7 @@ from ..outputs import Refinement
 from ..predictions import AnyKind, load_prediction, read_prediction_file
 from ..refiner import DDPSRefiner
 from ..review import Row, measure
+from ..video import VideoRefiner
 from .options import refine_one
 from .refine_labels import VOID, LabelMap, read_label_map
 from .report import PICTURE_FORMATS, write_picture
@@ -140,7 +141,11 @@ def load(job: Job, classes: Classes) -> Loaded:
 
 
 def refine(
-    refiner: DDPSRefiner, job: Job, loaded: Loaded, args: argparse.Namespace, show_tiles: bool = False
+    refiner: DDPSRefiner | VideoRefiner,
+    job: Job,
+    loaded: Loaded,
+    args: argparse.Namespace,
+    show_tiles: bool = False,
 ) -> Refinement:
     """Refines what was loaded; label maps answer in their files' own ids.
 

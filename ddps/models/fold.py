@@ -5,7 +5,8 @@ import copy
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .slot_unet import ConvUnit, ResidualBlock, SlotUNet
+from .slot_unet import SlotUNet
+from .units import ConvUnit, ResidualBlock
 
 
 def folded(network: SlotUNet) -> SlotUNet:

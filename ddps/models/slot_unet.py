@@ -18,6 +18,9 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ..config import LogitsNetwork
+from .class_evidence import ClassEvidence, evidence_of_slots
+from .strips import finish_in_strips
+from .units import ConvUnit, ResidualBlock
 
 T = TypeVar("T", bound=nn.Module)
 TIME_CHANNELS = 64
@@ -30,20 +33,30 @@ PADDING = -1e4
 
 
 @dataclass
+class Known:
+    """What a network that knows its classes by name adds to a condition."""
+
+    logits: Tensor  # (B, K, H/4, W/4) of the classes
+    evidence: Tensor  # (B, S, H/2, W/2) their log-probabilities as slots
+    planes: Tensor  # (N, C, H/2, W/2) what is added to the slots' embedded planes
+
+
+@dataclass
 class Condition:
     """What a denoising run computes once: image features per level, evidence of the segmentor, valid slots."""
 
     features: list[Tensor]  # per level (B, C_l, H / 2^(l+1), W / 2^(l+1))
-    log_probs: Tensor  # (B, S, H, W) segmentor's log-probabilities of the slots, image scale
+    probs: Tensor  # (B, S, H, W) segmentor's probabilities of the slots, image scale
     coarse: Tensor  # (B, S, H/2, W/2) segmentor's probabilities at stride 2
     log_odds: Tensor  # (B, S, H/2, W/2) against the best other slot, scaled to about [-1, 1]
     valid: Tensor | None  # (B, S) bool, None when no slot is padding
     counts: list[int]  # slots of each image
+    known: Known | None = None  # of networks that know their classes by name
 
     @property
     def slots(self) -> int:
         """S, padding included."""
-        return self.log_probs.shape[1]
+        return self.probs.shape[1]
 
     def pack(self, by_image: Tensor) -> Tensor:
         """(B, S, ...) to (N, ...), the planes of all images without padding."""
@@ -92,46 +105,8 @@ class Denoised:
     """One pass of the network."""
 
     logits: Tensor  # (B, S, H/2, W/2), padding slots at -1e4
-    shared: Tensor  # (B, C, H/2, W/2) features that decide how to upsample
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with FiLM from the time embedding (slots) or without (image)."""
-
-    def __init__(self, channels: int, time_channels: int = 0):
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm1: nn.Module = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        last = nn.BatchNorm2d(channels)
-        nn.init.zeros_(last.weight)
-        self.norm2: nn.Module = last
-        self.film = nn.Linear(time_channels, 2 * channels) if time_channels else None
-
-    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        if self.film is None or time is None:
-            y = self.norm1(self.conv1(x))
-        else:
-            scale, shift = self.film(time).chunk(2, 1)
-            if len(time) == 1 and self.conv1.bias is not None:
-                # one time for all planes, and no normalisation in between: FiLM is part of the convolution
-                factor = scale[0].float() + 1
-                bias = torch.addcmul(shift[0].float(), self.conv1.bias, factor)
-                y = F.conv2d(x, self.conv1.weight * factor[:, None, None, None], bias, padding=1)
-            else:
-                y = self.norm1(self.conv1(x))
-                y = torch.addcmul(shift[:, :, None, None], y, scale[:, :, None, None] + 1)
-        # in place: on a CPU, fresh memory for every sum costs as much as the sum
-        y = self.norm2(self.conv2(F.relu_(y)))
-        return F.relu_(y.add_(x))
-
-
-class ConvUnit(nn.Sequential):
-    """3x3 convolution, normalisation, ReLU."""
-
-    def __init__(self, cin: int, cout: int, stride: int = 1):
-        conv = nn.Conv2d(cin, cout, 3, stride, padding=1, bias=False)
-        super().__init__(conv, nn.BatchNorm2d(cout), nn.ReLU(inplace=True))
+    upsample: Tensor  # (B, 36, H/2, W/2) logits of the weights of nine neighbours, for each of four sub-pixels
+    detail: Tensor  # (B, 4, H/2, W/2) share of the segmentor's fine detail, less 1, for each sub-pixel
 
 
 class ImageEncoder(nn.Module):
@@ -196,6 +171,15 @@ class SlotUNet(nn.Module):
         self.upsample = nn.Conv2d(image[0] + 2 * slot[0], 4 * 9, 3, padding=1)
         self.detail = nn.Conv2d(image[0] + 2 * slot[0], 4, 3, padding=1)
         self._start_as_identity()
+        if config.classes:
+            # at zero, the network is the class-agnostic one that its other weights make
+            self.classes = ClassEvidence(config.classes, image)
+            self.identity = nn.Embedding.from_pretrained(torch.zeros(config.classes + 1, slot[0]), freeze=False)
+            self.inform = nn.Conv2d(2, slot[0], 3, padding=1, bias=False)
+            self.lean = nn.Conv2d(image[0] + 2 * slot[0], 1, 3, padding=1)
+            self.lean.bias = nn.Parameter(torch.zeros(1))
+            for head in (self.inform, self.lean):
+                nn.init.zeros_(head.weight)
 
     def _start_as_identity(self) -> None:
         for head in (self.change, self.trust, self.upsample, self.detail):
@@ -203,23 +187,37 @@ class SlotUNet(nn.Module):
             head.bias = nn.Parameter(torch.zeros(head.out_channels))
         self.upsample.bias = nn.Parameter(bilinear_log_weights().flatten())
 
-    def condition(self, image: Tensor, probs: Tensor, valid: Tensor | None = None) -> Condition:
+    def condition(
+        self, image: Tensor, probs: Tensor, valid: Tensor | None = None, classes: Tensor | None = None
+    ) -> Condition:
         """Computes once what does not change between steps.
 
         Args:
             image: (B, 3, H, W) in [0, 1], RGB; H and W multiples of `config.stride`.
             probs: (B, S, H, W) the segmentor's probabilities of the slots, summing to 1 over the valid ones.
             valid: (B, S) bool, False for padding slots; None means all are valid.
+            classes: (B, S) int64, the class in every slot, K for "other" and padding; only networks that know their
+                K classes by name (`config.classes`) look at it, and they need it.
         """
         coarse = F.avg_pool2d(probs, 2)
-        return Condition(
+        condition = Condition(
             features=self.image_encoder(image),
-            log_probs=probs.clamp(min=PROBABILITY_FLOOR).log(),
+            probs=probs,
             coarse=coarse,
             log_odds=log_odds_against_best(coarse.clamp(min=PROBABILITY_FLOOR).log()) / 8,
             valid=valid,
             counts=[probs.shape[1]] * len(probs) if valid is None else valid.sum(1).tolist(),
         )
+        if self.config.classes and classes is not None:
+            condition.known = self._know(condition, probs, classes)
+        return condition
+
+    def _know(self, condition: Condition, probs: Tensor, classes: Tensor) -> Known:
+        logits = self.classes(condition.features, probs, classes)
+        evidence = evidence_of_slots(logits, classes)
+        seen = torch.stack([evidence.exp(), log_odds_against_best(evidence) / 8], 2)
+        planes = self.inform(condition.pack(seen).contiguous(memory_format=torch.channels_last))
+        return Known(logits, evidence, planes + self.identity(condition.pack(classes))[:, :, None, None])
 
     def forward(self, mask: Tensor, step: Tensor | int, condition: Condition) -> Tensor:
         """Logits of p(x_0 | x_t) at image scale: `denoise`, then `finish`."""
@@ -246,7 +244,8 @@ class SlotUNet(nn.Module):
         planes = condition.pack(planes).contiguous(memory_format=torch.channels_last)
         features = condition.features
 
-        skips = [self.embed(planes)]
+        known = condition.known
+        skips = [self.embed(planes) if known is None else self.embed(planes) + known.planes]
         for down, encode, image in zip(self.down, self.encode, features[1:], strict=True):
             skips.append(encode(down(skips[-1]), image, time, condition))
         planes = skips.pop()
@@ -256,14 +255,29 @@ class SlotUNet(nn.Module):
         shared = torch.cat([features[0], condition.pooled(planes)], 1)
         change = condition.unpack(self.change(planes)[:, 0].float())
         base = condition.coarse.clamp(min=PROBABILITY_FLOOR).log()
-        return Denoised(hide_padding(base * (1 + self.trust(shared).float()) + change, condition), shared)
+        if known is not None:
+            change = change + self.lean(shared).float() * known.evidence
+        trust, upsample, detail = self._heads(shared)
+        return Denoised(hide_padding(base * (1 + trust.float()) + change, condition), upsample, detail)
+
+    def _heads(self, shared: Tensor) -> tuple[Tensor, ...]:
+        """Trust, upsampling and detail, in one convolution."""
+        heads = (self.trust, self.upsample, self.detail)
+        weight = torch.cat([head.weight for head in heads])
+        bias = torch.cat([head.bias for head in heads if head.bias is not None])
+        return F.conv2d(shared, weight, bias, padding=1).split([head.out_channels for head in heads], 1)
 
     def finish(self, denoised: Denoised, condition: Condition) -> Tensor:
         """Stride-2 logits to image scale, (B, S, H, W): guided upsampling plus the segmentor's own fine detail."""
-        weights = rearrange(self.upsample(denoised.shared).float(), "b (n k) h w -> b n k h w", k=9).softmax(2)
+        weights, share = denoised.upsample, denoised.detail
         base = condition.coarse.clamp(min=PROBABILITY_FLOOR).log()
-        detail = condition.log_probs - F.interpolate(base, scale_factor=2.0, mode="bilinear", align_corners=False)
-        share = F.pixel_shuffle(1 + self.detail(denoised.shared).float(), 2)
+        probs = condition.probs.clamp(min=PROBABILITY_FLOOR)
+        if probs.device.type == "cpu" and not torch.is_grad_enabled():
+            parts = zip(denoised.logits, base, probs, weights, share, strict=True)
+            return hide_padding(torch.stack([finish_in_strips(*part) for part in parts]), condition)
+        weights = rearrange(weights.float(), "b (n k) h w -> b n k h w", k=9).softmax(2)
+        detail = probs.log() - F.interpolate(base, scale_factor=2.0, mode="bilinear", align_corners=False)
+        share = F.pixel_shuffle(1 + share.float(), 2)
         return hide_padding(convex_upsample(denoised.logits, weights) + share * detail, condition)
 
 
@@ -286,9 +300,13 @@ def log_odds_against_best(log_probs: Tensor) -> Tensor:
     """(B, S, H, W) log p_k - max over j != k of log p_j."""
     if log_probs.shape[1] == 1:
         return log_probs - math.log(PROBABILITY_FLOOR)
-    top = log_probs.topk(2, dim=1)
-    is_best = torch.arange(log_probs.shape[1], device=log_probs.device)[:, None, None] == top.indices[:, :1]
-    return log_probs - torch.where(is_best, top.values[:, 1:], top.values[:, :1])
+    # not topk, which is slow over an axis that is not the last
+    best, second = torch.maximum(log_probs[:, 0], log_probs[:, 1]), torch.minimum(log_probs[:, 0], log_probs[:, 1])
+    for values in log_probs.unbind(1)[2:]:
+        second = torch.maximum(second, torch.minimum(values, best))
+        best = torch.maximum(best, values)
+    others = torch.where(log_probs == best[:, None], second[:, None], best[:, None])
+    return log_probs - others
 
 
 def sinusoidal(step: Tensor, channels: int) -> Tensor:

@@ -32,6 +32,14 @@ class TrainConfig:
         amp: bfloat16 autocast ("auto": on CUDA, and on CPUs with native bfloat16).
         validate_every, save_every: steps; validate_images: per data set.
         workers: loading processes (0: in the training process itself).
+        init: weights to start from; init_rate: their learning rate, as a share of that of weights which start anew.
+        class_balance: a class that covers a share f of the pixels weighs f^-class_balance, for refiners of one label
+            space; 0 for equal weights.
+        naming_weight: weight of the loss of what such a refiner says about classes by name; refined_share: share of a
+            batch's crops that it refines; all of them teach it the classes, which costs much less.
+        hold_out: share of the training images to validate on, of data sets without a `val` split.
+        segmentor, predictor: the user's as `module:callable`, to be trained on all folds but one and asked for that
+            one, or trained already and asked for all images; see `ddps.training.user_segmentor`; folds: how many.
     """
 
     data: tuple[str, ...]
@@ -62,6 +70,14 @@ class TrainConfig:
     validate_images: int = 12
     save_every: int = 100
     init: str = ""
+    init_rate: float = 0.3
+    class_balance: float = 0.4
+    naming_weight: float = 1.0
+    refined_share: float = 0.25
+    hold_out: float = 0.2
+    segmentor: str = ""
+    predictor: str = ""
+    folds: int = 4
     model: DDPSConfig = field(default_factory=DDPSConfig)
 
     def __post_init__(self) -> None:
@@ -70,7 +86,9 @@ class TrainConfig:
             ("weight_decay", 0, 10), ("clip", 1e-6, 1e6), ("ema", 0, 0.99999), ("real_share", 0, 1),
             ("repair_share", 0, 1), ("label_map_share", 0, 1),
             ("own_share", 0, 1), ("collage_share", 0, 1), ("condition_dropout", 0, 1),
-            ("boundary_weight", 0, 100), ("iou_weight", 0, 100), ("workers", 0, 256), ("validate_every", 1, 10**8),
+            ("boundary_weight", 0, 100), ("init_rate", 0, 1), ("class_balance", 0, 1), ("naming_weight", 0, 100),
+            ("refined_share", 0, 1), ("hold_out", 0, 0.9), ("folds", 2, 1000),
+            ("iou_weight", 0, 100), ("workers", 0, 256), ("validate_every", 1, 10**8),
             ("validate_images", 0, 10**6), ("save_every", 1, 10**8),
         ):  # fmt: skip
             check_range(name, getattr(self, name), low, high)
@@ -78,6 +96,11 @@ class TrainConfig:
             check_range("data_weights", weight, 1e-9, 1e9)
         if not self.data:
             raise InputError("at least one data set", "none", "the folder of one")
+        given = [name for name in ("predictions", "segmentor", "predictor") if getattr(self, name)]
+        if len(given) > 1:
+            raise InputError("predictions, segmentor or predictor", " and ".join(given), "one of them")
+        if given and given != ["predictions"] and len(self.data) > 1:
+            raise InputError(f"one data set with {given[0]}", str(len(self.data)), "predictions made beforehand")
         if self.amp not in ("auto", "bf16", "off"):
             raise InputError("amp 'auto', 'bf16' or 'off'", repr(self.amp)[:60], "one of these")
         network = self.model.network

@@ -160,3 +160,53 @@ def vary_confidence(probs: Tensor, generator: torch.Generator) -> Tensor:
     if chance(0.2, generator):
         probs = hard_labels(probs, uniform(0.8, 0.97, generator))
     return normalised(probs)
+
+
+def soften(probs: Tensor, target: Tensor, ignore_index: int, generator: torch.Generator) -> Tensor:
+    """A label map as the probabilities that its segmentor may have had.
+
+    Outlines are unsure; so are regions, and wrong ones more often than right ones; where a segmentor is wrong and
+    unsure, the truth is often its second guess. How much of all this there is, is drawn anew for every crop.
+
+    Args:
+        probs: (S, H, W), of which only the argmax counts.
+        target: (H, W) int64 truth, `ignore_index` on void.
+        ignore_index: label of void pixels.
+        generator: source of every random choice.
+
+    Returns:
+        (S, H, W) probabilities, summing to 1; the argmax stays nearly everywhere.
+    """
+    shape = target.shape
+    guess = probs.argmax(0)
+    labels = torch.where(target == ignore_index, guess, target)
+    wrong = (guess != labels).float()
+    second = torch.where(
+        _field(target, 8, 40, generator) > uniform(-1.5, 1, generator), labels, _any_other(probs, generator)
+    )
+    doubt = uniform(0.3, 1.6, generator) * _field(target, 5, 40, generator) + uniform(-4.5, -2, generator)
+    doubt = doubt + uniform(0.5, 3, generator) * _blurred(wrong[None], 2)[0]
+    share = 0.5 * torch.sigmoid(doubt)
+    one_hot = F.one_hot(guess, len(probs)).permute(2, 0, 1).float()
+    other = F.one_hot(second, len(probs)).permute(2, 0, 1).float()
+    soft = one_hot * (1 - share) + other * share
+    if chance(0.8, generator):
+        soft = _blurred(soft, int(uniform(1, 5, generator)))
+    if chance(0.5, generator):
+        soft = low_resolution(soft, (2, 4, 8)[int(uniform(0, 3, generator))])
+    floor = math.exp(uniform(-9, -3, generator))
+    soft = (soft + floor * torch.exp(smooth_noise(len(probs), shape, uniform(4, 40, generator), generator))).clamp(
+        min=0
+    )
+    return temperature(normalised(soft), math.exp(uniform(-0.3, 0.3, generator)))
+
+
+def _blurred(probs: Tensor, radius: int) -> Tensor:
+    side = 2 * radius + 1
+    return F.avg_pool2d(F.pad(probs[None], (radius,) * 4, mode="replicate"), side, 1)[0]
+
+
+def _any_other(probs: Tensor, generator: torch.Generator) -> Tensor:
+    """(H, W) for every pixel of a class the same other class."""
+    rule = torch.randint(len(probs), (len(probs),), generator=generator)
+    return rule[probs.argmax(0)]

@@ -2,46 +2,60 @@
 
 import math
 import time
-from dataclasses import asdict, replace
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..config import LabelSpace, LogitsNetwork
 from ..diffusion.schedules import make_schedule
-from ..errors import InputError
-from ..hub import load_weights, save_weights
+from ..hub import save_weights
 from ..models.slot_unet import SlotUNet, channels_last
 from .checkpoint import load_state, save_state
+from .class_balance import class_shares, class_weights
 from .config import TrainConfig
-from .data import Batch, CropStream, DataSet, Sample, collate, read_data_set
-from .journal import Journal
-from .objective import refinement_loss, training_logits
+from .curves import CURVES_FILE, draw_curves
+from .data import Batch, CropStream, Sample, collate
+from .journal import LOG_FILE, Journal
+from .objective import condition_of, first_crops, naming_loss, refinement_loss, training_logits
+from .pictures import save_examples
 from .processes import autocast, average_gradients, join_processes, pick_device
+from .sets import DataSet, read_data_set
+from .start import new_network, read_sets, with_labels
+from .user_segmentor import find_callable, out_of_fold, ready_made
 from .validation import validate
 
+PREDICTIONS_FOLDER = "predictions"
 STATE_FILE, CONFIG_FILE = "state.safetensors", "train.json"
 
 
 def train(config: TrainConfig) -> Path:
     """Trains a refiner and returns the folder of its best weights, ready for `DDPSRefiner.from_pretrained`.
 
-    The run folder holds `train.json` (all settings), `log.jsonl` (loss and validation figures), `state.safetensors`
-    (resumed from when the same settings are given again), `best/` and `last/`.
+    The run folder holds `train.json` (all settings), `log.jsonl` (loss and validation figures), `curves.svg` (the same
+    as a picture), `examples/` (a picture per validation), `state.safetensors` (resumed from when the same settings are
+    given again), `best/` and `last/`; with a user's segmentor also `predictions/`.
 
     Raises:
         InputError: unreadable data, or a run folder that another configuration wrote.
     """
     world = join_processes()
     device = pick_device(config.device)
-    sets, held_out = _read_sets(config)
-    config = _with_labels(config, sets)
+    user = find_callable(config.segmentor or config.predictor) if config.segmentor or config.predictor else None
+    sets, held_out = read_sets(config)
+    config = with_labels(config, sets)
     stream = CropStream(sets, config)
-    network = channels_last(_new_network(config).to(device))
-    run = _Run(config, network, device, world)
+    network, initialised = new_network(config)
+    run = _Run(config, channels_last(network.to(device)), device, world, initialised)
+    if network.config.classes:
+        run.class_weights = class_weights(class_shares(sets[0]), config.class_balance).to(device)
     run.resume()
+    if user is not None:
+        sets, held_out = _predicted(user, config, sets, held_out, run)
+        stream = CropStream(sets, config)
     loader = _loader(stream, config, run.step, world)
     torch.set_flush_denormal(True)
     try:
@@ -61,17 +75,21 @@ def train(config: TrainConfig) -> Path:
 
 
 class _Run:
-    def __init__(self, config: TrainConfig, network: SlotUNet, device: torch.device, world: int):
+    def __init__(
+        self,
+        config: TrainConfig,
+        network: SlotUNet,
+        device: torch.device,
+        world: int,
+        initialised: Collection[str] = (),
+    ):
         self.config, self.network, self.device, self.world = config, network, device, world
         self.folder = config.run
         self.rank = dist.get_rank() if world > 1 else 0
         self.journal = Journal(self.folder, config.steps, self.rank)
         self.schedule = make_schedule(config.model.schedule.kind, config.model.schedule.num_steps)
-        decay: list[Tensor] = []
-        no_decay: list[Tensor] = []
-        for parameter in network.parameters():
-            (decay if parameter.ndim > 1 else no_decay).append(parameter)
-        groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": no_decay, "weight_decay": 0.0}]
+        self.class_weights = torch.ones(256, device=device)
+        groups = parameter_groups(network, config, initialised)
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
         self.step, self.best, self.loss = 0, -math.inf, 0.0
@@ -87,13 +105,20 @@ class _Run:
     def advance(self, batch: Batch) -> None:
         config, step = self.config, self.step
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
+            group["lr"] = learning_rate(config, step) * group["rate"]
         generator = torch.Generator().manual_seed((config.seed * 1_000_003 + step * self.world + self.rank) % 2**63)
         self.network.train()
-        on_device = Batch(**{k: v.to(self.device, non_blocking=True) for k, v in vars(batch).items()})
+        on_device = batch.to(self.device)
         with autocast(config.amp, self.device):
-            logits = training_logits(self.network, on_device, self.schedule, config, generator)
-        loss = refinement_loss(logits, on_device, config)
+            condition = condition_of(self.network, on_device)
+            known, labels = condition.known, on_device.labels
+            if known is not None:
+                crops = max(1, round(config.refined_share * config.batch_size))
+                on_device, condition = first_crops(on_device, condition, crops)
+            logits = training_logits(self.network, on_device, self.schedule, config, generator, condition)
+        loss = refinement_loss(logits, on_device, config, self.class_weights)
+        if known is not None and labels is not None:
+            loss = loss + config.naming_weight * naming_loss(known.logits, labels, self.class_weights)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.world > 1:
@@ -127,12 +152,14 @@ class _Run:
             score = float(self.step) if found is None else found.score
             model = self.config.model
             if found is not None:
+                save_examples(found.examples, self.step, self.folder)
                 model = replace(model, inference=replace(model.inference, mix=found.mix, label_mix=found.mix))
             save_weights(self.folder / "last", model, self.average)
             if score > self.best:
                 self.best = score
                 save_weights(self.folder / "best", model, self.average)
-            self.journal.log({"step": self.step, "validation": None if found is None else asdict(found)})
+            self.journal.log({"step": self.step, "validation": None if found is None else found.as_row()})
+            draw_curves(self.folder / LOG_FILE, self.folder / CURVES_FILE)
             for row in () if found is None else found.reports:
                 self.journal.say(
                     f"step {self.step} {row['set']}: mIoU {row['base_miou']:.2f} -> {row['miou']:.2f}, "
@@ -147,6 +174,15 @@ class _Run:
             save_state(self.folder / STATE_FILE, self.network, self.average, self.optimizer, facts)
 
 
+def parameter_groups(network: nn.Module, config: TrainConfig, initialised: Collection[str]) -> list[dict[str, Any]]:
+    """The optimizer's groups: without weight decay for vectors, and slower for weights that were trained before."""
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        rate = config.init_rate if name in initialised and len(initialised) < len(network.state_dict()) else 1.0
+        groups.setdefault((config.weight_decay if parameter.ndim > 1 else 0.0, rate), []).append(parameter)
+    return [{"params": group, "weight_decay": decay, "rate": rate} for (decay, rate), group in groups.items()]
+
+
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Linear warm-up, then half a cosine down to 0 at the last step."""
     if step < config.warmup:
@@ -155,39 +191,22 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
 
 
-def _read_sets(config: TrainConfig) -> tuple[list[DataSet], list[DataSet]]:
-    root = Path(config.predictions) if config.predictions else None
-    several = len(config.data) > 1
-    folders = [Path(d) for d in config.data]
-    sets = [read_data_set(f, "train", root, several) for f in folders]
-    held_out = [read_data_set(f, "val", root, several) for f in folders if (f / "val" / "images").is_dir()]
-    return sets, held_out
-
-
-def _with_labels(config: TrainConfig, sets: list[DataSet]) -> TrainConfig:
-    """A refiner for one data set answers in its label space; one for several takes any classes."""
-    merged = any(source.merge is not None for source in sets[0].sources)
-    if len(sets) > 1 or merged or config.model.labels.num_classes is not None:
-        return config
-    data = sets[0]
-    names = data.names if len(data.names) == data.num_classes else ()
-    labels = LabelSpace(data.num_classes, names, ignore_index=data.ignore_index)
-    return replace(config, model=replace(config.model, labels=labels))
-
-
-def _new_network(config: TrainConfig) -> SlotUNet:
-    if not isinstance(config.model.network, LogitsNetwork):
-        raise InputError(
-            "a network conditioned on logits", config.model.network.conditioning, "network.conditioning=logits"
-        )
-    torch.manual_seed(config.seed)
-    network = SlotUNet(config.model.network)
-    if config.init:
-        found, weights, _ = load_weights(config.init, lambda c: SlotUNet(c.network))  # type: ignore[arg-type]
-        if found.network != config.model.network:
-            raise InputError(f"the network of {config.init}", "other widths", "leaving the network's settings out")
-        network.load_state_dict(weights)
-    return network
+def _predicted(
+    user: Callable[..., Any], config: TrainConfig, sets: list[DataSet], held_out: list[DataSet], run: _Run
+) -> tuple[list[DataSet], list[DataSet]]:
+    """The sets with what the user's segmentor predicts on them, which is made first where it is missing."""
+    folder = config.run / PREDICTIONS_FOLDER
+    if run.rank == 0:
+        train_set = read_data_set(Path(config.data[0]), "train", None)
+        # images that a set without a val split lent for validation are predicted with the others
+        others = [("val", data) for data in held_out if data.pairs[0] not in train_set.pairs]
+        if config.segmentor:
+            out_of_fold(user, config.segmentor, train_set, others, config.folds, folder, run.journal)
+        else:
+            ready_made(user, config.predictor, [("train", train_set), *others], folder, run.journal)
+    if run.world > 1:
+        dist.barrier()
+    return read_sets(config, folder)
 
 
 def _loader(stream: CropStream, config: TrainConfig, start: int, world: int) -> torch.utils.data.DataLoader[Sample]:

@@ -1,6 +1,6 @@
 """Validation during training: the refiner as users will call it, on held-out images, against the segmentor alone."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
 import numpy as np
@@ -13,9 +13,11 @@ from ..canvas import mix_probs
 from ..metrics import SegmentationMetrics
 from ..predictions import AnyKind, load_prediction, read_prediction_file
 from ..refiner import DDPSRefiner, build_network
+from ..visualize import default_palette
 from .config import TrainConfig
 from .corruption import corrupt
-from .data import DataSet, Source
+from .pictures import Example
+from .sets import DataSet, Source
 
 MIXES = (1.0, 0.75, 0.5)
 """Shares of the refiner in the answer that validation tries."""
@@ -40,11 +42,17 @@ class Validation:
         mix: share of the refiner that gains most, to become the default of `refine`.
         score: gain in mIoU + mBIoU, in points, averaged over the sets.
         reports: one per segmentor and set.
+        examples: one image per segmentor and set, to be looked at.
     """
 
     mix: float
     score: float
     reports: list[Report]
+    examples: list[Example] = field(default_factory=list, compare=False)
+
+    def as_row(self) -> dict[str, object]:
+        """What the log keeps of it."""
+        return {"mix": self.mix, "score": self.score, "reports": self.reports}
 
 
 def validate(
@@ -62,23 +70,28 @@ def validate(
     for data in sets:
         sources: list[Source | None] = [*data.sources] or [None]
         by_source += [_validate_source(refiner, data, source, config) for source in sources]
-    found = [reports for reports in by_source if reports]
+    found = [answer for answer in by_source if answer is not None]
     if not found:
         return None
     choices = []
     for index, mix in enumerate(MIXES):
-        reports = [r[index] for r in found]
+        reports = [reports[index] for reports, _ in found]
         gains = [r["miou"] - r["base_miou"] + r["mbiou"] - r["base_mbiou"] for r in reports]
-        choices.append(Validation(mix, float(np.nanmean(gains)), reports))
+        examples = [replace(example, refined=refined[index]) for _, (example, refined) in found]
+        choices.append(Validation(mix, float(np.nanmean(gains)), reports, examples))
     return max(choices, key=lambda choice: choice.score)
 
 
-def _validate_source(refiner: DDPSRefiner, data: DataSet, source: Source | None, config: TrainConfig) -> list[Report]:
-    """One report per mix."""
+def _validate_source(
+    refiner: DDPSRefiner, data: DataSet, source: Source | None, config: TrainConfig
+) -> tuple[list[Report], tuple[Example, list[Tensor]]] | None:
+    """One report per mix, and the first image as an example, with its refined labels per mix."""
     pairs = [p for p in data.pairs if source is None or p[0].stem in source.files]
     chosen = pairs[:: max(1, len(pairs) // max(1, config.validate_images))][: config.validate_images]
     if not chosen:
-        return []
+        return None
+    name = data.name if source is None else f"{data.name}/{source.name}"
+    example: tuple[Example, list[Tensor]] | None = None
     merge = None if source is None else source.merge
     classes = data.num_classes if merge is None else int(merge.max()) + 1
     base, *refined = (SegmentationMetrics(classes, data.ignore_index) for _ in range(1 + len(MIXES)))
@@ -101,11 +114,16 @@ def _validate_source(refiner: DDPSRefiner, data: DataSet, source: Source | None,
         assert not isinstance(answer, list) and answer.probs is not None
         base.update(prediction.argmax(), target)
         before, after = prediction.probs(), torch.as_tensor(answer.probs)
-        for mix, metrics in zip(MIXES, refined, strict=True):
-            metrics.update(mix_probs(before, after, mix).argmax(0), target)
-    name = data.name if source is None else f"{data.name}/{source.name}"
+        mixed = [mix_probs(before, after, mix).argmax(0) for mix in MIXES]
+        for labels, metrics in zip(mixed, refined, strict=True):
+            metrics.update(labels, target)
+        if example is None:
+            own, names = prediction.argmax(), data.names if merge is None else ()
+            first = Example(name, image, own, own, target, default_palette(classes), names)
+            example = first, mixed
+    assert example is not None
     alone = base.as_dict()
-    return [
+    reports = [
         Report(
             set=name,
             images=len(chosen),
@@ -116,6 +134,7 @@ def _validate_source(refiner: DDPSRefiner, data: DataSet, source: Source | None,
         )
         for metrics in refined
     ]
+    return reports, example
 
 
 def _damaged(target: Tensor, classes: int, ignore_index: int, number: int) -> Tensor:

@@ -8,6 +8,7 @@ from PIL import Image
 from ddps.cli import train as command
 from ddps.config import DDPSConfig
 from ddps.training import TrainConfig
+from ddps.training.own_classes import SETTINGS
 
 
 @pytest.fixture
@@ -68,3 +69,25 @@ def test_trained_weights_can_be_used(run, tmp_path, tiny_model_dir, data_set):
     assert (
         run("refine", data_set.images / "a.png", data_set.predictions / "a.npz", "-o", out, "--model", model).code == 0
     )
+
+
+def test_own_classes_start_from_the_weights_own_settings(run, captured, tiny_model_dir):
+    start = ("--init", tiny_model_dir)
+    assert (
+        run("train", "--data", "set", "-o", "run", *start, "--steps", 7, "--segmentor", "m:fit", "--folds", 3).code == 0
+    )
+    settings = captured[0]
+    tiny = DDPSConfig.from_json((tiny_model_dir / "config.json").read_text())
+    assert settings.model.network == tiny.network and settings.model.inference == tiny.inference
+    assert settings.model.name == "run" and settings.init == str(tiny_model_dir)
+    assert settings.steps == 7 and settings.crop == SETTINGS["crop"] and settings.ema == SETTINGS["ema"]
+    assert (settings.segmentor, settings.folds) == ("m:fit", 3)
+    assert run("train", "--data", "a", "--data", "b", "-o", "run", *start).code == 0
+    several = captured[1]
+    assert several.steps == TrainConfig(data=("a",), out="run").steps and several.model.network == tiny.network
+
+
+def test_weights_that_are_not_there(run, captured):
+    assert run("train", "--data", "set", "-o", "run", "--init", "no such weights").is_bad_input()
+    assert run("train", "--data", "set", "-o", "run", "--segmentor", "m:f", "--predictor", "m:f").is_bad_input()
+    assert captured == []

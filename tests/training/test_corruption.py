@@ -138,3 +138,29 @@ def test_mending_repairs_mistakes_deep_inside_and_keeps_confidence():
     assert all(torch.equal(one[:, :, :46], probs[:, :, :46]) for one in mended)
     for one in mended:
         torch.testing.assert_close(one.sort(0).values, probs.sort(0).values)
+
+
+def test_a_label_map_softened_keeps_its_labels_and_doubts_its_mistakes():
+    labels = (torch.arange(96) >= 48).long().expand(96, 96).clone()
+    labels[:8] = 255
+    guess = labels.clamp(max=1).clone()
+    guess[30:60, 60:90] = 2
+    probs = 0.8 * F.one_hot(guess, 3).permute(2, 0, 1).float() + 0.2 / 3
+    inside = torch.zeros(96, 96, dtype=torch.bool)
+    inside[36:54, 66:84] = True
+    sure = torch.zeros(96, 96, dtype=torch.bool)
+    sure[70:90, 60:90] = True
+    doubts = []
+    for seed in range(30):
+        soft = corruption.soften(probs, labels, 255, seeded(seed))
+        torch.testing.assert_close(soft.sum(0), torch.ones(96, 96))
+        assert soft.min() >= 0 and (soft.argmax(0) == guess)[inside | sure].float().mean() > 0.9
+        assert (soft.argmax(0) == guess).float().mean() > 0.85
+        doubts.append([float(1 - soft.amax(0)[where].mean()) for where in (inside, sure)])
+    wrong, right = torch.tensor(doubts).mean(0)
+    assert wrong > 1.3 * right
+    # outlines are unsure, and what is drawn differs from crop to crop
+    soft = [corruption.soften(probs, labels, 255, seeded(seed)) for seed in range(20)]
+    assert torch.stack([s.amax(0)[70:90, 46:50].mean() - s.amax(0)[70:90, 60:90].mean() for s in soft]).mean() < -0.05
+    assert not torch.equal(soft[0], soft[1])
+    assert torch.equal(soft[0], corruption.soften(probs, labels, 255, seeded(0)))

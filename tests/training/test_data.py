@@ -1,7 +1,6 @@
-"""Data sets on disk to crops: layout errors, determinism, and that image, prediction and truth stay aligned."""
+"""Data sets to crops: determinism, soundness, and that image, prediction and truth stay aligned."""
 
 import json
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ddps.config import LogitsNetwork
+from ddps.config import LabelSpace, LogitsNetwork
 from ddps.errors import InputError
 from ddps.models.slot_unet import BLANK
 from ddps.training import TrainConfig
-from ddps.training.data import CropStream, Sample, collate, read_data_set, sample_window
+from ddps.training.data import CropStream, Sample, collate, sample_window
+from ddps.training.sets import read_data_set
 
 # Settings under which a crop is a window of its image and of a segmentor's prediction, and nothing else.
 PLAIN = {"real_share": 1.0, "collage_share": 0.0, "condition_dropout": 0.0, "repair_share": 0.0}
@@ -32,73 +32,6 @@ def stream_of(model, *folders, predictions=None, **settings) -> CropStream:
 
 def same(a: Sample, b: Sample) -> bool:
     return all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("image", "probs", "target"))
-
-
-# What lies on disk
-
-
-def test_pairs_classes_and_names(make_set):
-    folder = make_set("set", classes=3, train=4, val=2)
-    data = read_data_set(folder, "train", None)
-    assert data.name == "set" and data.num_classes == 3 and data.ignore_index == 255 and data.sources == []
-    assert data.names == ("c0", "c1", "c2")
-    assert [image.stem for image, mask in data.pairs] == [mask.stem for image, mask in data.pairs]
-    assert len(data.pairs) == 4 and len(read_data_set(folder, "val", None).pairs) == 2
-
-
-def test_a_data_set_that_is_not_whole(make_set, tmp_path):
-    with pytest.raises(InputError, match="no folder"):
-        read_data_set(tmp_path / "none", "train", None)
-    with pytest.raises(InputError, match="no folder"):
-        read_data_set(make_set(), "val", None)
-    (make_set("a") / "train" / "masks" / "train1.png").unlink()
-    with pytest.raises(InputError, match=r"no train1\.png"):
-        read_data_set(tmp_path / "a", "train", None)
-    (make_set("b") / "classes.json").unlink()
-    with pytest.raises(InputError, match=r"no .*classes\.json"):
-        read_data_set(tmp_path / "b", "train", None)
-    for path in (make_set("c") / "train" / "images").iterdir():
-        path.unlink()
-    with pytest.raises(InputError, match="images in"):
-        read_data_set(tmp_path / "c", "train", None)
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"num_classes": "many"}', '{"num_classes": null}'])
-def test_a_classes_file_that_says_nothing(make_set, text):
-    folder = make_set()
-    (folder / "classes.json").write_text(text)
-    with pytest.raises(InputError, match=r"classes\.json"):
-        read_data_set(folder, "train", None)
-
-
-def test_predictions_are_found(make_set, predict, tmp_path):
-    folder = make_set("set", classes=3)
-    predict(folder, tmp_path / "root" / "one")
-    predict(folder, tmp_path / "root" / "two", merge=[0, 1, 1])
-    one, two = read_data_set(folder, "train", tmp_path / "root").sources
-    assert (one.name, two.name) == ("one", "two") and one.merge is None and two.merge.tolist() == [0, 1, 1]
-    assert set(one.files) == {"train0", "train1", "train2"}
-    shutil.copytree(tmp_path / "root", tmp_path / "shared" / "set")
-    assert len(read_data_set(folder, "train", tmp_path / "shared", several=True).sources) == 2
-    assert read_data_set(make_set("other"), "train", tmp_path / "root", several=True).sources == []
-    predict(folder, tmp_path / "flat")
-    assert len(read_data_set(folder, "train", tmp_path / "flat").sources) == 1
-
-
-def test_predictions_that_do_not_fit(make_set, predict, tmp_path):
-    folder = make_set()
-    with pytest.raises(InputError, match="no folder"):
-        read_data_set(folder, "train", tmp_path / "none")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="predictions of the train split"):
-        read_data_set(folder, "train", tmp_path / "empty")
-    predict(folder, tmp_path / "root")
-    (tmp_path / "root" / "train" / "train0.png").rename(tmp_path / "root" / "train" / "stranger.png")
-    with pytest.raises(InputError, match="such as stranger"):
-        read_data_set(folder, "train", tmp_path / "root")
-
-
-# Crops
 
 
 def test_a_crop_is_a_function_of_seed_and_index(make_set, predict, tiny_model, tmp_path):
@@ -256,3 +189,80 @@ def test_a_window_shows_the_same_place_at_any_resolution():
     torch.testing.assert_close(sample_window(values, grid, "bilinear"), values[:, 4:12, 4:12])
     finer = F.interpolate(values[None], scale_factor=2.0, mode="nearest")[0]
     torch.testing.assert_close(sample_window(finer, grid, "bilinear"), values[:, 4:12, 4:12])
+
+
+# Networks that know their classes by name
+
+
+def named(model, classes, max_slots=4):
+    return replace(
+        model, labels=LabelSpace(classes), network=replace(model.network, classes=classes, max_slots=max_slots)
+    )
+
+
+@pytest.mark.parametrize("real_share", [0.0, 1.0])
+def test_slots_have_names(make_set, predict, tiny_model, tmp_path, real_share):
+    """Slot by slot and class by class, the truth is the same."""
+    folder = make_set(classes=6)
+    predict(folder, tmp_path / "root")
+    stream = stream_of(named(tiny_model, 6), folder, predictions=tmp_path / "root", real_share=real_share)
+    for index in range(20):
+        sample = stream[index]
+        slots = len(sample.probs)
+        assert sample.classes.shape == (4,) and (sample.classes[slots:] == 6).all()
+        held = [k for k in sample.classes[:slots].tolist() if k < 6]
+        assert len(held) == len(set(held)) >= slots - 1
+        known = sample.target != 255
+        assert torch.equal(known, sample.labels != 255) or slots == 4
+        by_name = sample.classes[sample.target.masked_fill(~known, 0)]
+        assert ((by_name == sample.labels) | (by_name == 6))[known].all()
+        assert known.any() and sample.image.shape == (3, 32, 32)
+
+
+def test_nothing_is_turned_upside_down_or_pasted_where_classes_have_names(make_set, tiny_model):
+    """A ramp from dark above to bright below stays one, in whatever light."""
+    folder = make_set()
+    ramp = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[:, None], 64, 1)
+    for path in (folder / "train" / "images").iterdir():
+        Image.fromarray(np.repeat(ramp[:, :, None], 3, 2)).save(path)
+    settings = {"collage_share": 1.0, "condition_dropout": 0.0}
+    rises = []
+    for index in range(60):
+        grey = stream_of(named(tiny_model, 2), folder, **settings)[index].image.mean((0, 2))
+        rises.append(float(grey[-8:].mean() - grey[:8].mean()))
+    # one in twenty is a negative
+    assert sum(rise < -0.02 for rise in rises) <= 10
+    assert max(stream_of(named(tiny_model, 2), folder, **settings)[index].labels.max() for index in range(5)) <= 255
+
+
+def test_label_maps_are_also_shown_as_probabilities(make_set, predict, tiny_model, tmp_path):
+    folder = make_set(classes=3)
+    predict(folder, tmp_path / "root")
+    stream = stream_of(named(tiny_model, 3), folder, predictions=tmp_path / "root", **PLAIN)
+    levels = [len(stream[index].probs.amax(0).mul(1000).round().unique()) for index in range(30)]
+    assert any(count > 100 for count in levels) and any(count < 60 for count in levels)
+    assert agreement(stream) > 0.93
+
+
+def test_a_batch_of_named_slots(make_set, tiny_model):
+    stream = stream_of(named(tiny_model, 5), make_set(classes=5))
+    batch = collate([stream[index] for index in range(6)])
+    assert batch.classes.shape == batch.valid.shape and batch.labels.shape == batch.target.shape
+    assert (batch.classes[~batch.valid] == 5).all()
+    moved = batch.to(torch.device("cpu"))
+    assert torch.equal(moved.classes, batch.classes) and collate([Sample(*[torch.rand(2, 4, 4)] * 3)]).classes is None
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.full((64, 64), 7, dtype=np.uint8), "ids below 3"),
+        (np.full((64, 64), 300, dtype=np.uint16), "ids below 3"),
+        (np.zeros((64, 64, 3), dtype=np.uint8), "class ids"),
+    ],
+)
+def test_a_mask_with_other_values_than_classes(make_set, tiny_model, mask, message):
+    folder = make_set(classes=3, train=1)
+    Image.fromarray(mask).save(folder / "train" / "masks" / "train0.png")
+    with pytest.raises(InputError, match=message):
+        stream_of(tiny_model, folder)[0]

@@ -18,11 +18,13 @@ from ddps.config import FeaturesNetwork, LabelSpace, LogitsNetwork
 from ddps.diffusion.schedules import make_schedule
 from ddps.errors import InputError
 from ddps.models.slot_unet import SlotUNet
-from ddps.training import TrainConfig, loop, train
-from ddps.training.data import CropStream, collate, read_data_set
+from ddps.training import TrainConfig, loop, own_classes, train
+from ddps.training.data import CropStream, collate
 from ddps.training.objective import refinement_loss, training_logits
+from ddps.training.sets import read_data_set
+from ddps.training.start import new_network, with_labels
 
-FILES = {"train.json", "log.jsonl", "state.safetensors", "best", "last"}
+FILES = {"train.json", "log.jsonl", "curves.svg", "examples", "state.safetensors", "best", "last"}
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +105,7 @@ def test_small_numbers_are_what_they_were_afterwards(make_set, config_of):
 
 
 def test_the_loss_is_logged(make_set, config_of, tmp_path):
-    train(config_of(make_set(), steps=20, crop=32, batch_size=1))
+    train(config_of(make_set(), steps=20, crop=64, batch_size=1))
     rows = log_of(tmp_path / "run")
     losses = [row for row in rows if "loss" in row]
     assert [row["step"] for row in losses] == [20] and 0 < losses[0]["loss"] < 10
@@ -226,13 +228,14 @@ def test_a_loss_that_is_not_finite_does_not_reach_the_weights(make_set, config_o
         return sum(p.sum() for p in networks[0].parameters()) * float("inf")
 
     networks: list[SlotUNet] = []
-    made = loop._new_network
+    made = loop.new_network
 
     def remember(config):
-        networks.append(made(config))
-        return networks[0]
+        network, initialised = made(config)
+        networks.append(network)
+        return network, initialised
 
-    monkeypatch.setattr(loop, "_new_network", remember)
+    monkeypatch.setattr(loop, "new_network", remember)
     monkeypatch.setattr(loop, "refinement_loss", exploding)
     train(config_of(make_set(), steps=2))
     assert all(value.isfinite().all() for value in networks[0].state_dict().values())
@@ -271,3 +274,116 @@ def test_it_learns(make_set, config_of, tmp_path):
     trained = DDPSRefiner.from_pretrained(tmp_path / "run" / "last", device="cpu").network
     assert isinstance(trained, SlotUNet)
     assert loss(trained) < 0.4 * loss(SlotUNet(config.model.network))
+
+
+# One's own classes
+
+SEGMENTOR = """
+import numpy as np
+from PIL import Image
+
+def fit(images, masks):
+    labels = np.concatenate([np.array(Image.open(mask)).ravel() for mask in masks])
+    assert len(images) == len(masks) > 0 and set(labels) <= {0, 1, 255}
+
+    def predict(image):
+        foreground = np.clip((image[::2, ::2].mean(2) - 40) / 180, 0.05, 0.95)
+        return np.stack([1 - foreground, foreground])
+
+    return predict
+
+def predict(image):
+    return (image.mean(2) > 130).astype(int)
+"""
+
+
+@pytest.fixture
+def agnostic(make_set, config_of, tmp_path) -> Path:
+    """Weights for any classes, of two sets."""
+    folders = make_set("one"), make_set("two", classes=3)
+    return train(config_of(*folders, out=str(tmp_path / "agnostic"), steps=2))
+
+
+def test_a_run_over_one_data_set_learns_its_classes_by_name(make_set, config_of, agnostic, tmp_path):
+    assert load_config(agnostic).network.classes == 0
+    folder = make_set("three", classes=3, val=1)
+    config = own_classes(str(folder), str(tmp_path / "run"), str(agnostic), **settings_of(config_of(folder), lr=1e-8))
+    train(config)
+    found = load_config(tmp_path / "run" / "last")
+    assert found.network.classes == 3 == found.labels.num_classes and found.network.max_slots == 4
+    # it starts as what it was initialised with
+    image, logits = folder / "val" / "images" / "val0.png", torch.randn(3, 64, 64)
+    one, other = (DDPSRefiner.from_pretrained(path, device="cpu") for path in (agnostic, tmp_path / "run" / "last"))
+    other = DDPSRefiner(replace(other.config, inference=one.config.inference), other.network, "cpu")
+    difference = one.refine(image, logits).probs - other.refine(image, logits).probs
+    assert difference.abs().max() < 3e-2
+
+
+def test_weights_that_know_other_classes_start_those_anew(make_set, config_of, tmp_path):
+    two, three = make_set("two", train=2), make_set("three", classes=3, train=2)
+    first = train(config_of(two, out=str(tmp_path / "first"), lr=1e-2))
+    for folder, same in ((two, True), (three, False)):
+        config = own_classes(str(folder), str(tmp_path / folder.name), str(first), **settings_of(config_of(folder)))
+        network, initialised = new_network(with_labels(config, [read_data_set(folder, "train", None)]))
+        assert ("inform.weight" in initialised) == same and "change.weight" in initialised
+        assert bool(network.inform.weight.abs().sum() > 0) == same
+    groups = loop.parameter_groups(network, config, initialised)
+    rates = {id(p): group["rate"] for group in groups for p in group["params"]}
+    assert len(rates) == len(list(network.parameters()))
+    assert rates[id(network.change.weight)] == config.init_rate and rates[id(network.inform.weight)] == 1
+
+
+def test_data_of_other_classes_than_the_networks(make_set, config_of, tiny_model):
+    model = replace(tiny_model, labels=LabelSpace(4), network=replace(tiny_model.network, classes=4))
+    with pytest.raises(InputError, match="data of 4 classes"):
+        train(config_of(make_set(), model=model))
+    with pytest.raises(InputError, match="batch_size 1"):
+        train(config_of(make_set(), batch_size=1))
+
+
+def test_without_a_val_split_some_training_images_are_held_out(make_set, config_of, tmp_path):
+    folder = make_set(train=10)
+    train(config_of(folder, steps=4, validate_every=2))
+    reports = [row["validation"]["reports"] for row in log_of(tmp_path / "run") if "validation" in row]
+    assert [report["images"] for (report,) in reports] == [2, 2]
+    assert {p.name for p in (tmp_path / "run" / "examples").iterdir()} == {"step_000002.png", "step_000004.png"}
+    assert "mBIoU" in (tmp_path / "run" / "curves.svg").read_text()
+
+
+@pytest.mark.parametrize("kind", ["segmentor", "predictor"])
+@pytest.mark.parametrize("val", [0, 2])
+def test_a_users_segmentor(make_set, config_of, monkeypatch, tmp_path, kind, val):
+    (tmp_path / "users_segmentor.py").write_text(SEGMENTOR)
+    monkeypatch.chdir(tmp_path)
+    folder = make_set(train=6, val=val)
+    name = {"segmentor": "users_segmentor:fit", "predictor": "users_segmentor:predict"}[kind]
+    config = config_of(folder, steps=2, folds=3, **{kind: name})
+    train(config)
+    made = tmp_path / "run" / "predictions"
+    assert len(list((made / "train").iterdir())) == 6
+    assert len(list((made / "val").iterdir()) if val else []) == val
+    (report,) = log_of(tmp_path / "run")[-1]["validation"]["reports"]
+    assert report["images"] == (val or 1) and report["set"] == "squares/predictions"
+    (tmp_path / "users_segmentor.py").write_text("fit = predict = len")
+    assert train(config) == tmp_path / "run" / "best"
+
+
+def test_one_source_of_predictions(make_set, config_of, tmp_path):
+    for settings in ({"segmentor": "m:f", "predictor": "m:f"}, {"segmentor": "m:f", "predictions": "p"}):
+        with pytest.raises(InputError, match="one of them"):
+            config_of(make_set("a"), **settings)
+    with pytest.raises(InputError, match="one data set with segmentor"):
+        config_of(make_set("b"), make_set("c"), segmentor="m:f")
+    with pytest.raises(InputError, match="module"):
+        train(config_of(make_set("d"), segmentor="no_such_module_at_all:fit"))
+    assert not (tmp_path / "run").exists()
+
+
+def settings_of(config: TrainConfig, **settings: object) -> dict[str, object]:
+    """The tiny run's settings, for `own_classes`."""
+    names = ("steps", "batch_size", "crop", "warmup", "validate_images", "amp", "device")
+    return {**{name: getattr(config, name) for name in names}, **settings}
+
+
+def load_config(folder: Path) -> DDPSConfig:
+    return DDPSConfig.from_json((folder / "config.json").read_text())

@@ -12,7 +12,15 @@ from ddps.diffusion.schedules import make_schedule
 from ddps.models.slot_unet import SlotUNet
 from ddps.training import TrainConfig
 from ddps.training.data import Batch
-from ddps.training.objective import outline_weight, refinement_loss, soft_iou_loss, training_logits
+from ddps.training.objective import (
+    condition_of,
+    first_crops,
+    naming_loss,
+    outline_weight,
+    refinement_loss,
+    soft_iou_loss,
+    training_logits,
+)
 
 SCHEDULE = make_schedule("linear", 20)
 
@@ -151,3 +159,48 @@ def test_an_absorbing_kernel_trains_too(tiny_model):
     )
     refinement_loss(logits, padded_batch(), config_of(model)).backward()
     assert logits.isfinite().all()
+
+
+def named_batch() -> tuple[Batch, SlotUNet]:
+    batch = some_batch(3)
+    batch.classes, batch.labels = torch.tensor([[4, 0, 2], [1, 3, 5]]), batch.target.clone()
+    torch.manual_seed(0)
+    network = SlotUNet(LogitsNetwork(image_widths=(8, 8), slot_widths=(4, 4), classes=5))
+    return batch, network
+
+
+def test_rare_classes_weigh_more(tiny_model):
+    batch, _ = named_batch()
+    config = config_of(tiny_model, iou_weight=0.0, boundary_weight=0.0)
+    wrong_at_1 = logits_for(torch.zeros_like(batch.target), scale=1.0)
+    weights = torch.ones(256)
+    weights[1] = 5.0
+    assert refinement_loss(wrong_at_1, batch, config, weights) > 1.5 * refinement_loss(wrong_at_1, batch, config)
+    batch.labels = None
+    assert refinement_loss(wrong_at_1, batch, config, weights) == refinement_loss(wrong_at_1, batch, config)
+
+
+def test_naming_loss_is_small_for_the_truth_and_looks_at_no_void():
+    labels = some_target()
+    coarse = F.interpolate(logits_for(labels, 5), scale_factor=0.25, mode="area")
+    right = naming_loss(coarse, labels, torch.ones(256))
+    assert right < 1 and naming_loss(-coarse, labels, torch.ones(256)) > 20
+    coarse[:, :, 0] = 99 * torch.randn(2, 5, 8)
+    assert naming_loss(coarse[:, :, :], labels, torch.ones(256)) < 20 * right + 5
+    assert naming_loss(coarse, torch.full_like(labels, 255), torch.ones(256)) == 0
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_first_crops_of_a_batch(padded):
+    batch, network = named_batch()
+    if padded:
+        batch.probs[0, 2], batch.valid[0, 2], batch.classes[0, 2] = 0, False, 5
+        batch.probs = batch.probs / batch.probs.sum(1, keepdim=True)
+    network.eval()
+    condition = condition_of(network, batch)
+    few, part = first_crops(batch, condition, 1)
+    assert len(few.image) == 1 and torch.equal(few.labels, batch.labels[:1])
+    whole = network.denoise(batch.target[:, ::2, ::2].clamp(max=2), 3, condition).logits
+    first = network.denoise(few.target[:, ::2, ::2].clamp(max=2), 3, part).logits
+    torch.testing.assert_close(first, whole[:1], rtol=0, atol=1e-5)
+    assert first_crops(batch, condition, 2) == (batch, condition)

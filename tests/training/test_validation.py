@@ -8,7 +8,7 @@ import torch
 from ddps import DDPSConfig
 from ddps.refiner import build_network
 from ddps.training import TrainConfig
-from ddps.training.data import read_data_set
+from ddps.training.sets import read_data_set
 from ddps.training.validation import MIXES, Validation, validate
 
 CPU = torch.device("cpu")
