@@ -81,7 +81,8 @@ class WinogradConv(nn.Module):
             patches = self.of_answer @ products.view(WINDOW * WINDOW, -1)
             patches = patches.view(PATCH, PATCH, batch, count, columns, -1)
             torch.add(rearrange(patches, "v w b r q o -> b r v q w o"), self.bias, out=answer[:, top : top + count])
-        return rearrange(answer, "b r v q w o -> b o (r v) (q w)")[..., :height, :width]
+        # einops gives a batch of one a stride by which torch no longer takes the answer for channels last
+        return answer.view(batch, rows * PATCH, columns * PATCH, -1)[:, :height, :width].permute(0, 3, 1, 2)
 
 
 def _both_sides(matrix: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:

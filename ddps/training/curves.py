@@ -48,8 +48,9 @@ def curves(rows: Sequence[dict[str, object]]) -> str:
     keys = max(len(lines) for _, lines in panels)
     height = HEADER + PANEL_HEIGHT + MARGIN + LINE * keys
     width = len(panels) * (PANEL_WIDTH + MARGIN) + MARGIN
+    last = max([1.0, *(step for _, lines in panels for points in lines.values() for step in points)])
     drawn = [
-        _panel(title, [(name, sorted(points.items())) for name, points in lines.items()], MARGIN + left)
+        _panel(title, [(name, sorted(points.items())) for name, points in lines.items()], MARGIN + left, last)
         for (title, lines), left in zip(panels, range(0, width, PANEL_WIDTH + MARGIN), strict=False)
     ]
     return (
@@ -59,7 +60,7 @@ def curves(rows: Sequence[dict[str, object]]) -> str:
     )
 
 
-def _panel(title: str, lines: Sequence[tuple[str, Points]], left: int) -> str:
+def _panel(title: str, lines: Sequence[tuple[str, Points]], left: int, last: float) -> str:
     points = [point for _, line in lines for point in line]
     bottom = HEADER + PANEL_HEIGHT
     parts = [
@@ -71,7 +72,6 @@ def _panel(title: str, lines: Sequence[tuple[str, Points]], left: int) -> str:
         return (
             "".join(parts) + f'<text x="{left + PANEL_WIDTH // 2}" y="{middle}" text-anchor="middle">none yet</text>\n'
         )
-    last = max(max(x for x, _ in points), 1.0)
     low, high = min(y for _, y in points), max(y for _, y in points)
     room = 0.05 * (high - low) or 0.5
     low, high = low - room, high + room

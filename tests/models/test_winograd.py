@@ -27,3 +27,9 @@ def test_rounding_at_the_papers_width():
     x, weight, bias = torch.randn(1, 256, 16, 16), torch.randn(256, 256, 3, 3), torch.zeros(256)
     exact = F.conv2d(x.double(), weight.double(), padding=1)
     assert (WinogradConv(weight, bias)(x) - exact).abs().max() < 3e-5 * exact.std()
+
+
+def test_what_comes_after_a_batch_of_one_stays_channels_last():
+    x = torch.randn(1, 8, 8, 12).contiguous(memory_format=torch.channels_last)
+    answer = WinogradConv(torch.randn(8, 8, 3, 3), torch.zeros(8))(x)
+    assert torch.group_norm(answer, 4).stride(1) == 1
