@@ -15,8 +15,9 @@ from .diffusion import samplers
 from .diffusion.schedules import Schedule, network_steps
 from .errors import InputError
 from .inputs import ImageLike, load_image
+from .models.latest_steps import LatestSteps
 from .models.paper import FeaturesDenoiser
-from .models.paper_inference import BoundNetwork, LatestSteps, StepNetwork
+from .models.paper_inference import BoundNetwork, StepNetwork
 from .outputs import Refinement, convert_container
 from .predictions import AnyKind, Prediction, PredictionLike, load_prediction
 from .progress import Progress
@@ -181,8 +182,10 @@ class PaperCall:
         """(K, h, w) float32 logits of one run: after each of `settings.after`, then after the last step."""
         settings = self.settings
         answers: list[Tensor] = []
+        ran: list[samplers.Step] = []
 
         def callback(step: samplers.Step) -> None:
+            ran[:] = [step]
             if step.index + 1 in settings.after:
                 answers.append(step.logits[0].float())
             for one in (record, settings.callback):
@@ -200,9 +203,23 @@ class PaperCall:
         else:
             run = samplers.posterior if settings.sampler == "posterior" else samplers.free
             logits = run(
-                denoiser, None, kernel, self.schedule, settings.steps, generators, callback, shape=shape, device=device
+                denoiser,
+                None,
+                kernel,
+                self.schedule,
+                settings.steps,
+                generators,
+                callback,
+                shape=shape,
+                device=device,
+                early_exit=settings.early_exit,
             )
-        return [*answers, logits[0].float()]
+        # a chain that ended early would have gone on showing the same
+        for index in range(ran[0].index + 1, settings.steps):
+            if record is not None:
+                record(replace(ran[0], index=index))
+        answer = logits[0].float()
+        return [*answers, *[answer] * (len(settings.after) - len(answers)), answer]
 
 
 class _Answer:

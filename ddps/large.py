@@ -77,6 +77,7 @@ def refine_large(
     seed: int = 0,
     num_samples: int = 1,
     guidance_scale: float = 0.0,
+    early_exit: float = 0.0,
     tile: int | None = None,
     ignore_index: int = 255,
     num_classes: int | None = None,
@@ -99,9 +100,9 @@ def refine_large(
         out: labels, .tif (512 x 512 tiles, deflate, with a palette) or .npy; uint8 up to 255 classes, else uint16.
         changed: where to write what changed as uint8, 255 where it did; .tif or .npy.
         uncertainty: where to write the uncertainty as uint8, 255 meaning 1; .tif or .npy.
-        kind, preset, steps, sampler, seed, num_samples, guidance_scale, tile, ignore_index, num_classes, progress: as
-            for `DDPSRefiner.refine`. Void stays void; outputs whose type cannot hold `ignore_index` hold their largest
-            number there.
+        kind, preset, steps, sampler, seed, num_samples, guidance_scale, early_exit, tile, ignore_index, num_classes,
+            progress: as for `DDPSRefiner.refine`. Void stays void; outputs whose type cannot hold `ignore_index` hold
+            their largest number there.
         confident: a tile is left as it is where all of its pixels show one class with this probability or more, in
             [0.5, 1]. Below the default, what the refiner would have found in such tiles is lost, and time is won. A
             tile of a label map that shows one class is never run: it could not get another.
@@ -128,6 +129,7 @@ def refine_large(
         seed=seed,
         num_samples=num_samples,
         guidance_scale=guidance_scale,
+        early_exit=early_exit,
         tile=tile,
         return_trajectory=False,
         callback=None,

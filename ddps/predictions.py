@@ -173,11 +173,8 @@ class Prediction:
     def _check_window(self, top: int, left: int, height: int, width: int) -> None:
         inside = 0 <= top < top + height <= self.size[0] and 0 <= left < left + width <= self.size[1]
         if not inside:
-            raise InputError(
-                f"a window inside the image of {self.size[0]} x {self.size[1]} (H x W)",
-                f"{height} x {width} at ({top}, {left})",
-                "clipping it to the image",
-            )
+            expected = f"a window inside the image of {self.size[0]} x {self.size[1]} (H x W)"
+            raise InputError(expected, f"{height} x {width} at ({top}, {left})", "clipping it to the image")
 
 
 def load_prediction(

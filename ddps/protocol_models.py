@@ -25,6 +25,7 @@ def caller(
     seed: int = 0,
     num_samples: int = 1,
     guidance_scale: float = 0.0,
+    early_exit: float = 0.0,
     tile: int | None = None,
 ) -> Call:
     """One chain of a refiner, with the answers after the recorded passes.
@@ -50,6 +51,7 @@ def caller(
             seed=seed,
             num_samples=num_samples,
             guidance_scale=guidance_scale,
+            early_exit=early_exit,
             tile=tile,
             ignore_index=255 if prediction is None else prediction.ignore_index,
             num_classes=None if prediction is None else prediction.num_classes,

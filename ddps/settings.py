@@ -54,6 +54,7 @@ class Settings:
     return_trajectory: bool
     callback: Callback | None
     after: tuple[int, ...] = ()
+    early_exit: float = 0.0
 
     @classmethod
     def over(
@@ -70,6 +71,7 @@ class Settings:
         return_trajectory: bool,
         callback: Callback | None,
         after: Sequence[int] = (),
+        early_exit: float = 0.0,
         preset: str = "default",
         plug_in: bool = True,
     ) -> "Settings":
@@ -102,6 +104,9 @@ class Settings:
         number = isinstance(guidance_scale, int | float) and not isinstance(guidance_scale, bool)
         if not number or not 0 <= guidance_scale <= 100:
             raise InputError("guidance_scale from 0 to 100", repr(guidance_scale)[:60], "0 for none")
+        share = isinstance(early_exit, int | float) and not isinstance(early_exit, bool)
+        if not share or not 0 <= early_exit < 1:
+            raise InputError("early_exit from 0 to below 1", repr(early_exit)[:60], "0 for all steps, or 0.001")
         steps = 1 if sampler == "single" else steps
         whole = all(isinstance(number, int) and 1 <= number <= steps for number in after)
         if not whole or any(one >= other for one, other in pairwise(after)):
@@ -121,4 +126,5 @@ class Settings:
             return_trajectory=return_trajectory,
             callback=callback,
             after=tuple(after),
+            early_exit=float(early_exit),
         )

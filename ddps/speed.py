@@ -19,6 +19,7 @@ from .models.paper import FeaturesDenoiser
 from .models.paper_inference import StepNetwork
 from .models.slot_unet import channels_last
 from .refiner import DDPSRefiner
+from .settings import Preset
 from .speed_machine import Run, Spread, count_flops, interleaved, matmul, peak_memory
 
 STRIDE = 4
@@ -31,11 +32,14 @@ class Case:
     Attributes:
         size: (H, W) of the image in pixels; the paper's masks are at a quarter of it, rounded up.
         classes: K.
-        steps: passes of the network; None for the universal model's default.
+        steps: passes of the network; None for what the universal model's preset says.
         batch: images of a chain or a call.
         dtype: torch.float32, or a lower one, which the naive chain gets by autocast.
         device: where it runs.
         dim: width of the paper's U-Net, which has three levels of it and 256 channels of condition.
+        shown: for the universal model, how many of the K classes are likely anywhere in the picture.
+        preset: of the universal model, see `DDPSRefiner.refine`.
+        compiled: whether ours is compiled, with CUDA graphs on CUDA; preparing then is binding only.
     """
 
     size: tuple[int, int]
@@ -45,6 +49,9 @@ class Case:
     dtype: torch.dtype
     device: torch.device
     dim: int = 256
+    shown: int = 8
+    preset: Preset = "default"
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,7 @@ class PaperChains:
         condition = torch.randn(case.batch, sizes.channels, *self.shape[1:]).relu_()
         self.condition = condition.to(case.device, memory_format=torch.channels_last)
         self.labels: dict[str, list[Tensor]] = {"naive": [], "ours": []}
+        self._compiled: StepNetwork | None = None
 
     def naive(self) -> None:
         """`FeaturesDenoiser.forward` at every step."""
@@ -111,7 +119,12 @@ class PaperChains:
 
     def prepare(self) -> Denoiser:
         """`StepNetwork`, folded and bound."""
-        return StepNetwork(self.network, self.times, self.case.dtype).bind(self.condition)
+        if not self.case.compiled:
+            return StepNetwork(self.network, self.times, self.case.dtype).bind(self.condition)
+        if self._compiled is None:
+            mode = "reduce-overhead" if self.case.device.type == "cuda" else None
+            self._compiled = StepNetwork(self.network, self.times, self.case.dtype).compile_steps(mode=mode)
+        return self._compiled.bind(self.condition)
 
     def ours(self) -> None:
         """The same chain with it."""
@@ -228,7 +241,7 @@ def measure_universal(case: Case, repeats: int) -> Speed:
     """Times `DDPSRefiner.refine` with the embedded weights, from the image and the logits to labels.
 
     Args:
-        case: the logits are random ones of stride 32, brought to stride 4, so that a tile shows many classes.
+        case: the logits of the classes shown are random ones of stride 32, brought to stride 4.
         repeats: rounds, after one that is not timed.
 
     Raises:
@@ -254,11 +267,18 @@ def _ours(case: Case) -> Run:
 
 def _refine(case: Case) -> Run:
     refiner = DDPSRefiner.from_pretrained(device=case.device, dtype=case.dtype)
+    if case.compiled:
+        refiner.compile()
     generator = torch.Generator().manual_seed(0)
     height, width = case.size
     images = torch.rand(case.batch, 3, height, width, generator=generator)
     # at least two values a side: where the logits are the same all over, there may be nothing to refine
     sides = -(-height // 32) + 1, -(-width // 32) + 1
-    coarse = 8 * torch.randn(case.batch, case.classes, *sides, generator=generator)
+    coarse = torch.randn(case.batch, case.classes, *sides, generator=generator)
+    # as many as 8 take all slots of a tile; of the others, a segmentor is sure that they are not there
+    coarse[:, : case.shown] *= 8
+    coarse[:, case.shown :] -= 16
     logits = F.interpolate(coarse, (-(-height // STRIDE), -(-width // STRIDE)), mode="bilinear")
-    return lambda: refiner.refine(images, logits, kind="logits", steps=case.steps, return_probs=False)
+    return lambda: refiner.refine(
+        images, logits, kind="logits", preset=case.preset, steps=case.steps, return_probs=False
+    )

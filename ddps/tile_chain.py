@@ -146,10 +146,16 @@ class TileChain:
             passes[view] = self._denoise(view, resize_mask(mask, last, view), i)
             return resize_logits(passes[view].logits, view, last)
 
-        def callback(step: samplers.Step) -> None:
+        ran: list[samplers.Step] = []
+
+        def keep(step: samplers.Step) -> None:
             if record is not None:
                 grid = -(-size[0] // 2), -(-size[1] // 2)
                 record(replace(step, logits=_resize(_unpad(step.logits, last), grid)))
+
+        def callback(step: samplers.Step) -> None:
+            ran[:] = [step]
+            keep(step)
             if self.settings.callback is not None:
                 self.settings.callback(step)
             if step.index + 1 in self.settings.after:
@@ -162,8 +168,21 @@ class TileChain:
             samplers.single(denoiser, prediction, kernel, self.schedule, generators, callback)
         else:
             sample = samplers.posterior if self.settings.sampler == "posterior" else samplers.free
-            sample(denoiser, prediction, kernel, self.schedule, self.settings.steps, generators, callback)
-        return [*answers, self._answer(passes, size)]
+            sample(
+                denoiser,
+                prediction,
+                kernel,
+                self.schedule,
+                self.settings.steps,
+                generators,
+                callback,
+                early_exit=self.settings.early_exit,
+            )
+        # a chain that ended early would have gone on showing the same
+        for index in range(ran[0].index + 1, self.settings.steps):
+            keep(replace(ran[0], index=index))
+        answer = self._answer(passes, size)
+        return [*answers, *[answer] * (len(self.settings.after) - len(answers)), answer]
 
     def _answer(self, passes: Mapping[View, Denoised], size: tuple[int, int]) -> Tensor:
         """(S, h, w) float32 probabilities: a log-linear pool of the latest pass of every view."""

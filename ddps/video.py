@@ -85,6 +85,7 @@ class VideoRefiner:
         seed: int = 0,
         num_samples: int = 1,
         guidance_scale: float = 0.0,
+        early_exit: float = 0.0,
         tile: int | None = None,
         ignore_index: int = 255,
         num_classes: int | None = None,
@@ -96,8 +97,8 @@ class VideoRefiner:
         Args:
             image: the frame, as `DDPSRefiner.refine` takes one.
             prediction: the segmentor's answer for it. Label maps may name classes that earlier ones did not.
-            kind, preset, steps, sampler, seed, num_samples, guidance_scale, tile, ignore_index, num_classes,
-            return_probs, progress: as for `DDPSRefiner.refine`.
+            kind, preset, steps, sampler, seed, num_samples, guidance_scale, early_exit, tile, ignore_index,
+            num_classes, return_probs, progress: as for `DDPSRefiner.refine`.
 
         Returns:
             The frame's answer; `changed` is held against the segmentor's own of this frame.
@@ -126,6 +127,7 @@ class VideoRefiner:
             seed=seed,
             num_samples=num_samples,
             guidance_scale=guidance_scale,
+            early_exit=early_exit,
             tile=tile,
             ignore_index=ignore_index,
             num_classes=known.num_classes,

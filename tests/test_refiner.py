@@ -337,3 +337,24 @@ def test_answers_after_some_steps_of_one_chain(refiner):
         assert same(answer.after[2], refiner.refine(image, prediction, steps=3, after=(2,)).after[2])
     with pytest.raises(InputError):
         refiner.refine(image_of(), logits_of(), steps=2, after=(3,))
+
+
+def test_a_chain_that_ends_early_answers_for_all_its_steps(refiner):
+    calls: list[Step] = []
+    out = refiner.refine(
+        image_of(), logits_of(), steps=8, early_exit=0.9, after=(1, 5), return_trajectory=True, callback=calls.append
+    )
+    assert len(calls) == 2 and len(out.trajectory) == 8
+    assert same(out.after[5], out) and not same(out.after[1], out)
+    assert all(torch.equal(step, out.trajectory[1]) for step in out.trajectory[2:])
+    every = refiner.refine(image_of(), logits_of(), steps=8, callback=calls.append)
+    assert len(calls) == 10 and not same(every, out)
+    with pytest.raises(InputError, match="early_exit from 0 to below 1"):
+        refiner.refine(image_of(), logits_of(), early_exit=1.0)
+
+
+def test_a_compiled_refiner_answers_the_same():
+    torch._dynamo.reset()
+    image, logits = image_of(33, 47), logits_of(5)
+    compiled, plain = (one.refine(image, logits).probs for one in (make().compile(backend="eager"), make()))
+    assert (compiled - plain).abs().max() < 1e-3

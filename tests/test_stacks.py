@@ -207,10 +207,11 @@ def test_masks_larger_than_the_image(tiny_refiner):
 @pytest.mark.parametrize(("many", "few_change"), [(False, False), (True, True)])
 def test_an_exact_stack_stays_but_for_what_is_far_off(tiny_refiner, image, many, few_change):
     """The network widens masks 12 pixels wide by a pixel, those 11 wide by three, and leaves those 10 wide."""
-    widths = [12, 10, 10, 10, 11] if not many else [12, 12, 12, 10, 11]
-    masks = np.zeros((5, *SIZE), bool)
+    widths = [12, *((12 if many else 10,) * 7), 10, 11]
+    masks = np.zeros((10, *SIZE), bool)
     for index, width in enumerate(widths):
-        masks[index, 30:60, 2 + 25 * index : 2 + 25 * index + width] = True
+        row, column = 10 + 40 * (index // 5), 2 + 25 * (index % 5)
+        masks[index, row : row + 30, column : column + width] = True
 
     class Widening(DDPSRefiner):
         def refine(self, image, labels, **keywords):
@@ -224,7 +225,7 @@ def test_an_exact_stack_stays_but_for_what_is_far_off(tiny_refiner, image, many,
             return out
 
     change = refine_masks(Widening(tiny_refiner.config, tiny_refiner.network, "cpu"), image, masks).change
-    assert change[4] > 0.3 and bool(change[0] > 0.1) == few_change and change[3] == 0
+    assert change[9] > 0.3 and bool(change[0] > 0.1) == few_change and change[8] == 0
 
 
 class TestWithTheWeights:

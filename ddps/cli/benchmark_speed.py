@@ -4,12 +4,14 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 import torch
 
-from ..devices import find_device
+from ..devices import find_device, has_native_bfloat16
 from ..errors import InputError
 from ..progress import Progress
+from ..settings import Preset
 from ..speed import Case, Speed, Timing, measure_paper, measure_universal
 from ..speed_machine import machine
 from .options import whole
@@ -17,7 +19,7 @@ from .report import check_new, table, to_json, write_text
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 COLUMNS = ("image, classes", "what", "seconds", "min-max", "GFLOP", "GFLOP/s", "% of peak", "MiB")
-PAPER_DIM, PAPER_STEPS = 256, 3
+PAPER_DIM, PAPER_STEPS, SHOWN = 256, 3, 8
 
 
 def add_parser(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -39,11 +41,21 @@ def add_parser(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "--steps", type=whole(1, 4096), metavar="N", help=f"passes (default: {PAPER_STEPS}; universal: the model's)"
     )
     parser.add_argument("--batch", type=whole(1, 4096), default=1, metavar="N", help="images at once (default: 1)")
-    parser.add_argument("--dtype", choices=tuple(DTYPES), default="float32", help="(default: float32)")
+    parser.add_argument(
+        "--dtype", choices=tuple(DTYPES), help="(default: float32; universal: bfloat16 where the hardware has it)"
+    )
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     parser.add_argument(
         "--dim", type=whole(8, 4096), metavar="N", help=f"width of the paper's U-Net (default: {PAPER_DIM})"
     )
+    parser.add_argument("--preset", choices=get_args(Preset), help="of the universal refiner (default: default)")
+    parser.add_argument(
+        "--shown",
+        type=whole(1, 65536),
+        metavar="N",
+        help=f"classes that are likely anywhere in the universal refiner's picture (default: {SHOWN}, one per slot)",
+    )
+    parser.add_argument("--compile", action="store_true", help="torch.compile ours; CUDA graphs on CUDA")
     parser.add_argument("--repeats", type=whole(1, 1000), default=5, metavar="N", help="rounds (default: 5)")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write all figures, as JSON")
     parser.add_argument("--overwrite", action="store_true", help="replace the file of --output")
@@ -57,10 +69,25 @@ def run(args: argparse.Namespace) -> int:
     paper = args.model == "paper"
     if args.dim is not None and (not paper or args.dim % 8):
         raise InputError("--dim as a multiple of 8, for --model paper", f"{args.dim}, {args.model}", "leaving it out")
+    for name in ("preset", "shown"):
+        if paper and getattr(args, name) is not None:
+            raise InputError(f"--{name} with --model universal", "--model paper", f"leaving --{name} out")
     device = find_device(args.device)
+    dtype = DTYPES[args.dtype or ("bfloat16" if not paper and has_native_bfloat16(device) else "float32")]
     steps = (args.steps or PAPER_STEPS) if paper else args.steps
     cases = [
-        Case(size, classes, steps, args.batch, DTYPES[args.dtype], device, args.dim or PAPER_DIM)
+        Case(
+            size,
+            classes,
+            steps,
+            args.batch,
+            dtype,
+            device,
+            args.dim or PAPER_DIM,
+            min(classes, args.shown or SHOWN),
+            args.preset or "default",
+            args.compile,
+        )
         for size in args.sizes
         for classes in args.classes
     ]
@@ -92,6 +119,7 @@ def _as_json(result: Speed, paper: bool) -> dict[str, object]:
             "speedup_as_released": result.speedup_as_released,
             "labels_agree_percent": result.agreement,
         }
+        del settings["shown"], settings["preset"]
     else:
         del settings["dim"]
     timings = {
@@ -113,7 +141,7 @@ def _percent_of_peak(timing: Timing, peak: float) -> float | None:
 
 def _as_text(head: dict[str, object], results: Sequence[Speed]) -> str:
     case = results[0].case
-    steps = "the model's steps" if case.steps is None else f"{case.steps} steps"
+    steps = f"preset {case.preset}" if case.steps is None else f"{case.steps} steps"
     dtype = str(case.dtype).removeprefix("torch.")
     kind = f"{head['model']}, {steps}, batch {case.batch}, {dtype}, {case.device}, threads: {torch.get_num_threads()}"
     rows: list[Sequence[str]] = [COLUMNS]

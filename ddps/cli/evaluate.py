@@ -91,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         num_samples=args.num_samples,
         guidance_scale=args.guidance_scale,
+        early_exit=args.early_exit,
         tile=args.tile,
     )
     void_first = refiner.config.labels.void_first

@@ -40,6 +40,13 @@ def add_refine_options(
         "--preset", choices=get_args(Preset), default="default", help="fast: one pass; best: larger, slower"
     )
     parser.add_argument("--steps", type=steps or whole(1, 4096), metavar="N", help=steps_help)
+    parser.add_argument(
+        "--early-exit",
+        type=share,
+        default=0.0,
+        metavar="S",
+        help="end a chain when no more than this share of pixels changes in a step (default: 0, never)",
+    )
     parser.add_argument("--sampler", choices=SAMPLERS, help="how steps follow one another")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
     parser.add_argument(
@@ -77,6 +84,17 @@ def percentage(text: str) -> float:
         value = math.nan
     if not 0 <= value <= 100:
         raise argparse.ArgumentTypeError(f"expected a percentage from 0 to 100, got {text!r}")
+    return value
+
+
+def share(text: str) -> float:
+    """An argparse type: a number from 0 to below 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to below 1, got {text!r}")
     return value
 
 
@@ -126,6 +144,7 @@ def refine_one(
         seed=args.seed,
         num_samples=args.num_samples,
         guidance_scale=args.guidance_scale,
+        early_exit=args.early_exit,
         tile=args.tile,
         ignore_index=ignore_index,
         num_classes=num_classes,

@@ -77,6 +77,7 @@ def run_large(args: argparse.Namespace, num_classes: int | None = None) -> int:
         seed=args.seed,
         num_samples=args.num_samples,
         guidance_scale=args.guidance_scale,
+        early_exit=args.early_exit,
         tile=args.tile,
         ignore_index=args.ignore_index,
         num_classes=num_classes,

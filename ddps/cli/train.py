@@ -41,7 +41,8 @@ _SETTINGS = {
     "init_rate": "learning rate of the weights from --init, as a share of --lr; only where others start anew",
     "class_balance": "power by which rare classes weigh more: 0 for equal weights, 1 for equal classes",
     "naming_weight": "weight of the loss of what the refiner says about your classes by name",
-    "refined_share": "share of a batch's crops that are refined; all of them teach the classes",
+    "refined_share": "share of a batch's crops that are refined; the others teach the classes",
+    "taught_share": "share of the training images that teach the classes; the others teach how far to trust that",
     "hold_out": "share of the training images to validate on, where there is no val folder",
     "segmentor": "module:callable that trains your segmentor, fit(images, masks) -> predict(image), whose predictions "
     "are then made out of fold",

@@ -2,7 +2,7 @@
 
 A sampler is a plain function. It asks `denoiser(mask, i)` for the logits of p(x_0 | x_n) at network time i, where the
 mask holds noise index n = T-1-i; whatever else the network looks at is bound inside the denoiser. Nothing in the
-loops waits for the accelerator.
+loops waits for the accelerator, unless an early exit is asked for.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,6 +56,7 @@ def free(
     *,
     shape: tuple[int, int, int] | None = None,
     device: torch.device | str = "cpu",
+    early_exit: float = 0.0,
 ) -> Tensor:
     """Free re-noising: x̂_0 = argmax p_θ(x_0 | x_n), then a fresh draw x_n' ~ q(x_n' | x̂_0) at the next time's n'.
 
@@ -72,6 +73,8 @@ def free(
         callback: called after each pass.
         shape: (B, h, w) of the mask, where there is no prediction.
         device: of the mask, where there is no prediction.
+        early_exit: the chain ends once no more than this share of any image's pixels, in [0, 1), has another likeliest
+            class than a pass before; 0 for never. Looking that up waits for the accelerator.
 
     Returns:
         (B, K, h, w) logits of the last pass.
@@ -84,8 +87,11 @@ def free(
     logits = run_pass(denoiser, mask, 0, times[0], callback)
     for index, i in enumerate(times[1:], start=1):
         alpha_bar = float(schedule.alpha_bar[noise_index(schedule.num_steps, i)])
-        mask = kernel.sample(logits.argmax(1), alpha_bar, generators)
+        labels = logits.argmax(1)
+        mask = kernel.sample(labels, alpha_bar, generators)
         logits = run_pass(denoiser, mask, index, i, callback)
+        if early_exit and is_settled(labels, logits, early_exit):
+            break
     return logits
 
 
@@ -100,6 +106,7 @@ def posterior(
     *,
     shape: tuple[int, int, int] | None = None,
     device: torch.device | str = "cpu",
+    early_exit: float = 0.0,
 ) -> Tensor:
     """The strict scheme: x_s ~ Σ_i p_θ(x_0 = i | x_n) q(x_s | x_n, x_0 = i), s < n the next time's noise index.
 
@@ -116,6 +123,8 @@ def posterior(
         callback: called after each pass.
         shape: (B, h, w) of the mask, where there is no prediction.
         device: of the mask, where there is no prediction.
+        early_exit: the chain ends once no more than this share of any image's pixels, in [0, 1), has another likeliest
+            class than a pass before; 0 for never. Looking that up waits for the accelerator.
 
     Returns:
         (B, K, h, w) logits of the last pass.
@@ -130,7 +139,10 @@ def posterior(
         n, s = noise_index(schedule.num_steps, times[index - 1]), noise_index(schedule.num_steps, i)
         probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(1)
         mask = draw_categorical(kernel.posterior(mask, probs, n, s, schedule), generators)
+        labels = logits.argmax(1) if early_exit else mask
         logits = run_pass(denoiser, mask, index, i, callback)
+        if early_exit and is_settled(labels, logits, early_exit):
+            break
     return logits
 
 
@@ -211,3 +223,9 @@ def run_pass(denoiser: Denoiser, mask: Tensor, index: int, i: int, callback: Cal
     if callback is not None:
         callback(Step(index, i, mask, logits))
     return logits
+
+
+def is_settled(labels: Tensor, logits: Tensor, share: float) -> bool:
+    """Whether at most this share of every image's pixels has another likeliest class than `labels`, (B, h, w)."""
+    changed = (logits.argmax(1) != labels).flatten(1).float().mean(1)
+    return bool((changed <= share).all())

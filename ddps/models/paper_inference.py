@@ -44,6 +44,9 @@ from .winograd import WinogradConv
 # A nearest x2 upsampling lays every value on two rows: which rows of a 3x3 filter meet in each row of the 4x4 one.
 MEETING_ROWS = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 
+# modes of torch.compile that record CUDA graphs
+GRAPH_MODES = ("reduce-overhead", "max-autotune")
+
 
 class StepNetwork(nn.Module):
     """A snapshot of a `FeaturesDenoiser` for chains over given times; it shares no memory with the network.
@@ -58,6 +61,7 @@ class StepNetwork(nn.Module):
     """
 
     embed: Tensor
+    row_numbers: Tensor
     stem_of_condition: Tensor
     stem_of_mask: Tensor
     stem_bias: Tensor
@@ -78,6 +82,9 @@ class StepNetwork(nn.Module):
             self._keep(dtype or own.dtype)
         self.multiple = unet.multiple
         self.rows = {i: row for row, i in enumerate(times)}
+        # a row's number as a tensor: compiled code is the same for all of them
+        self.register_buffer("row_numbers", torch.arange(len(times), device=own.device), persistent=False)
+        self._graphs = False
 
     def _keep(self, dtype: torch.dtype) -> None:
         """Brings all values into the form that steps use, in memory of their own."""
@@ -117,33 +124,25 @@ class StepNetwork(nn.Module):
         shape = (len(condition), height, width)
         return BoundNetwork(self, stem, guidance_scale, shape, None if fits else (rows, columns))
 
-    def pass_through(self, stem: Tensor, row: int, height: int, width: int) -> Tensor:
+    def compile_steps(self, backend: str = "inductor", mode: str | None = None) -> "StepNetwork":
+        """Compiles what a step runs; see `DDPSRefiner.compile`."""
+        options = {"mode": mode} if backend == "inductor" else {}
+        self.pass_through = torch.compile(self.pass_through, fullgraph=True, backend=backend, **options)  # type: ignore
+        self._graphs = mode in GRAPH_MODES
+        return self
+
+    def step(self, stem: Tensor, i: int, height: int, width: int) -> Tensor:
+        """`pass_through` at network time i, compiled or not; the logits are the caller's own."""
+        row = self.row_numbers[self.rows[i]]
+        if not self._graphs:
+            return self.pass_through(stem, row, height, width)
+        # a graph's next replay writes where this one's answer lies
+        torch.compiler.cudagraph_mark_step_begin()
+        return self.pass_through(stem, row, height, width).clone()
+
+    def pass_through(self, stem: Tensor, row: Tensor, height: int, width: int) -> Tensor:
         """(B, K, h, w) logits from (B, dim, H, W), the stem's output, at the time of a row of the tables."""
         return self.classifier(self.levels.trunk(stem, row)[..., :height, :width])
-
-
-class LatestSteps:
-    """Keeps the latest `StepNetwork` for as long as nothing that it was made of has changed."""
-
-    def __init__(self) -> None:
-        self._latest: tuple[object, StepNetwork] | None = None
-
-    def of(self, network: FeaturesDenoiser, times: Sequence[int], dtype: torch.dtype | None = None) -> StepNetwork:
-        """A `StepNetwork` of these; the one of the call before where it would be the same.
-
-        A tensor that was put in another's place has another address; one that was written to has another sum, whichever
-        way it was written.
-        """
-        parts = (network.unet, network.embed, network.conv_seg_new)
-        values = [value for part in parts for value in part.state_dict().values()]
-        sums = torch.stack([value.sum(dtype=torch.float32) for value in values]).tolist()
-        state = tuple((value.data_ptr(), total) for value, total in zip(values, sums, strict=True))
-        key = (tuple(times), dtype, state)
-        latest = self._latest
-        if latest is None or latest[0] != key:
-            latest = key, StepNetwork(network, times, dtype)
-            self._latest = latest
-        return latest[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,8 +179,7 @@ class BoundNetwork:
         """
         check_mask(mask, self.shape)
         network, (_, height, width) = self.network, self.shape
-        row = network.rows.get(i)
-        if row is None:
+        if i not in network.rows:
             raise InputError(f"a network time of {list(network.rows)}"[:200], str(i), "a StepNetwork for this time")
         mask = mask.to(self.stem.device)
         if self.padding is not None:
@@ -189,11 +187,11 @@ class BoundNetwork:
         with torch.autocast(self.stem.device.type, enabled=False):
             embedded = rearrange(F.embedding(mask, network.embed), "b h w c -> b c h w")
             of_mask = F.conv2d(embedded, network.stem_of_mask, padding=3)
-            logits = network.pass_through(of_mask + self.stem, row, height, width)
+            logits = network.step(of_mask + self.stem, i, height, width)
             if self.guidance_scale:
                 # Without a condition, nothing is left of its response but the bias.
                 blank = of_mask + network.stem_bias[:, None, None]
-                without = network.pass_through(blank, row, height, width)
+                without = network.step(blank, i, height, width)
                 logits = logits * (1 + self.guidance_scale) - self.guidance_scale * without
         return logits
 
@@ -273,8 +271,9 @@ class StepBlock(nn.Module):
         through = block.res_conv
         self.shortcut = Conv(through.weight, through.bias, 1, 0) if isinstance(through, nn.Conv2d) else nn.Identity()
 
-    def forward(self, x: Tensor, row: int) -> Tensor:
-        h = group_norm(self.conv1(x), self.gains[row], self.offsets[row], self.smallest)
+    def forward(self, x: Tensor, row: Tensor) -> Tensor:
+        gain, offset = self.gains.index_select(0, row)[0], self.offsets.index_select(0, row)[0]
+        h = group_norm(self.conv1(x), gain, offset, self.smallest)
         h = group_norm(self.conv2(F.silu(h, inplace=True)), self.gain2, self.offset2, self.smallest)
         return F.silu(h, inplace=True).add_(self.shortcut(x))
 

@@ -74,7 +74,7 @@ class Condition:
         """Mean and maximum over the slots of each image: (N, C, H, W) to (B, 2C, H, W)."""
         if self.valid is None:
             by_image = planes.unflatten(0, (-1, self.slots))
-            if planes.device.type == "cpu" and not torch.is_grad_enabled():
+            if _is_plain_cpu(planes):
                 return _running_pool(by_image)
             return torch.cat([by_image.mean(1), by_image.amax(1)], 1)
         parts = planes.split(self.counts)
@@ -89,6 +89,11 @@ class Condition:
             return torch.addcmul(shared[:, None], by_image, gate[:, None]).flatten(0, 1)
         parts = zip(planes.split(self.counts), gate, shared, strict=True)
         return torch.cat([torch.addcmul(s, part, g) for part, g, s in parts])
+
+
+def _is_plain_cpu(x: Tensor) -> bool:
+    """Whether to help a CPU by hand: gradients forbid it, and a compiler does it itself."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def _running_pool(by_image: Tensor) -> Tensor:
@@ -214,7 +219,8 @@ class SlotUNet(nn.Module):
 
     def _know(self, condition: Condition, probs: Tensor, classes: Tensor) -> Known:
         logits = self.classes(condition.features, probs, classes)
-        evidence = evidence_of_slots(logits, classes)
+        # how far to trust it is another question than what it says: this answer must not change that one
+        evidence = evidence_of_slots(logits.detach(), classes)
         seen = torch.stack([evidence.exp(), log_odds_against_best(evidence) / 8], 2)
         planes = self.inform(condition.pack(seen).contiguous(memory_format=torch.channels_last))
         return Known(logits, evidence, planes + self.identity(condition.pack(classes))[:, :, None, None])
@@ -272,7 +278,7 @@ class SlotUNet(nn.Module):
         weights, share = denoised.upsample, denoised.detail
         base = condition.coarse.clamp(min=PROBABILITY_FLOOR).log()
         probs = condition.probs.clamp(min=PROBABILITY_FLOOR)
-        if probs.device.type == "cpu" and not torch.is_grad_enabled():
+        if _is_plain_cpu(probs):
             parts = zip(denoised.logits, base, probs, weights, share, strict=True)
             return hide_padding(torch.stack([finish_in_strips(*part) for part in parts]), condition)
         weights = rearrange(weights.float(), "b (n k) h w -> b n k h w", k=9).softmax(2)
@@ -300,11 +306,14 @@ def log_odds_against_best(log_probs: Tensor) -> Tensor:
     """(B, S, H, W) log p_k - max over j != k of log p_j."""
     if log_probs.shape[1] == 1:
         return log_probs - math.log(PROBABILITY_FLOOR)
-    # not topk, which is slow over an axis that is not the last
-    best, second = torch.maximum(log_probs[:, 0], log_probs[:, 1]), torch.minimum(log_probs[:, 0], log_probs[:, 1])
-    for values in log_probs.unbind(1)[2:]:
-        second = torch.maximum(second, torch.minimum(values, best))
-        best = torch.maximum(best, values)
+    if _is_plain_cpu(log_probs):
+        # there topk is slow over an axis that is not the last
+        best, second = torch.maximum(log_probs[:, 0], log_probs[:, 1]), torch.minimum(log_probs[:, 0], log_probs[:, 1])
+        for values in log_probs.unbind(1)[2:]:
+            second = torch.maximum(second, torch.minimum(values, best))
+            best = torch.maximum(best, values)
+    else:
+        best, second = log_probs.topk(2, dim=1).values.unbind(1)
     others = torch.where(log_probs == best[:, None], second[:, None], best[:, None])
     return log_probs - others
 

@@ -31,7 +31,7 @@ class Levels(nn.Module):
     mid_block2: nn.Module
     final_res_block: nn.Module
 
-    def trunk(self, stem: Tensor, time: Tensor | int) -> Tensor:
+    def trunk(self, stem: Tensor, time: Tensor) -> Tensor:
         """From the stem's output to what the last 1x1 convolution reads.
 
         Args:

@@ -72,7 +72,8 @@ class WinogradConv(nn.Module):
         padded = F.pad(rearrange(x, "b c h w -> b h w c"), margins)
         windows = rearrange(padded.unfold(1, WINDOW, PATCH).unfold(2, WINDOW, PATCH), "b r q c v w -> v w b r q c")
         answer = x.new_empty(batch, rows, PATCH, columns, PATCH, len(self.bias))
-        band = max(1, BAND_VALUES * torch.get_num_threads() // (WINDOW * WINDOW * batch * columns * channels))
+        threads = 1 if torch.compiler.is_compiling() else torch.get_num_threads()
+        band = max(1, BAND_VALUES * threads // (WINDOW * WINDOW * batch * columns * channels))
         for top in range(0, rows, band):
             some = windows[:, :, :, top : top + band]
             count = some.shape[3]

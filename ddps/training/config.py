@@ -35,8 +35,9 @@ class TrainConfig:
         init: weights to start from; init_rate: their learning rate, as a share of that of weights which start anew.
         class_balance: a class that covers a share f of the pixels weighs f^-class_balance, for refiners of one label
             space; 0 for equal weights.
-        naming_weight: weight of the loss of what such a refiner says about classes by name; refined_share: share of a
-            batch's crops that it refines; all of them teach it the classes, which costs much less.
+        naming_weight: weight of the loss of what such a refiner says about classes by name; taught_share: share of the
+            training images that teach it the classes; from the others it learns how far to trust what it says of images
+            that it was not taught; refined_share: share of a batch's crops that are of these others, and refined.
         hold_out: share of the training images to validate on, of data sets without a `val` split.
         segmentor, predictor: the user's as `module:callable`, to be trained on all folds but one and asked for that
             one, or trained already and asked for all images; see `ddps.training.user_segmentor`; folds: how many.
@@ -74,6 +75,7 @@ class TrainConfig:
     class_balance: float = 0.4
     naming_weight: float = 1.0
     refined_share: float = 0.25
+    taught_share: float = 0.6
     hold_out: float = 0.2
     segmentor: str = ""
     predictor: str = ""
@@ -87,7 +89,7 @@ class TrainConfig:
             ("repair_share", 0, 1), ("label_map_share", 0, 1),
             ("own_share", 0, 1), ("collage_share", 0, 1), ("condition_dropout", 0, 1),
             ("boundary_weight", 0, 100), ("init_rate", 0, 1), ("class_balance", 0, 1), ("naming_weight", 0, 100),
-            ("refined_share", 0, 1), ("hold_out", 0, 0.9), ("folds", 2, 1000),
+            ("refined_share", 0, 1), ("taught_share", 0.1, 1), ("hold_out", 0, 0.9), ("folds", 2, 1000),
             ("iou_weight", 0, 100), ("workers", 0, 256), ("validate_every", 1, 10**8),
             ("validate_images", 0, 10**6), ("save_every", 1, 10**8),
         ):  # fmt: skip

@@ -24,7 +24,7 @@ from .config import TrainConfig
 from .corruption import chance, corrupt, hard_labels, low_resolution, repair, soften, uniform, vary_confidence
 from .photometric import photometric
 from .rough_labels import rough_labels
-from .sets import IGNORE, DataSet, Source
+from .sets import IGNORE, DataSet, Source, taught_images
 
 CACHE_BYTES = 6 * 2**30
 MOST_REGIONS = 8
@@ -61,13 +61,15 @@ class CropStream(torch.utils.data.Dataset[Sample]):
         self._cached = 0
         self._label_maps: set[Path] = set()
         self.named: int = getattr(config.model.network, "classes", 0)
+        self.refined = refined_crops(config)
+        self.parts = [taught_images(len(data.pairs), config.taught_share) for data in sets]
 
     def __len__(self) -> int:
         return 2**62
 
     def __getitem__(self, index: int) -> Sample:
         generator = torch.Generator().manual_seed((self.config.seed * 0x9E3779B97F4A7C15 + index) % 2**63)
-        data, image_path, mask_path = self._draw(generator)
+        data, image_path, mask_path = self._draw(generator, index % self.config.batch_size < self.refined)
         image, mask = self._image(image_path), self._mask(mask_path, data)
         if image.shape[-2:] != mask.shape:
             raise InputError(f"a mask of the size of {image_path}", f"{tuple(mask.shape)}", "resizing by nearest")
@@ -91,9 +93,11 @@ class CropStream(torch.utils.data.Dataset[Sample]):
             crop = torch.full_like(crop, BLANK)
         return _to_sample(crop, probs, target, self.config.model.network, generator)
 
-    def _draw(self, generator: torch.Generator) -> tuple[DataSet, Path, Path]:
-        data = self.sets[int(torch.multinomial(self.weights, 1, generator=generator))]
-        image, mask = data.pairs[int(torch.randint(len(data.pairs), (), generator=generator))]
+    def _draw(self, generator: torch.Generator, refined: bool = True) -> tuple[DataSet, Path, Path]:
+        chosen = int(torch.multinomial(self.weights, 1, generator=generator))
+        data = self.sets[chosen]
+        places = self.parts[chosen][refined] if self.named else range(len(data.pairs))
+        image, mask = data.pairs[places[int(torch.randint(len(places), (), generator=generator))]]
         return data, image, mask
 
     def _filling(self, generator: torch.Generator) -> Tensor:
@@ -168,6 +172,11 @@ class CropStream(torch.utils.data.Dataset[Sample]):
             self._cache[path] = value
             self._cached += value.numel()
         return value
+
+
+def refined_crops(config: TrainConfig) -> int:
+    """How many crops of a batch are refined where classes have names: the first ones; the others teach."""
+    return min(config.batch_size, max(1, round(config.refined_share * config.batch_size)))
 
 
 def sample_window(values: Tensor, grid: Tensor, mode: str) -> Tensor:

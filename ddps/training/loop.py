@@ -18,7 +18,7 @@ from .checkpoint import load_state, save_state
 from .class_balance import class_shares, class_weights
 from .config import TrainConfig
 from .curves import CURVES_FILE, draw_curves
-from .data import Batch, CropStream, Sample, collate
+from .data import Batch, CropStream, Sample, collate, refined_crops
 from .journal import LOG_FILE, Journal
 from .objective import condition_of, first_crops, naming_loss, refinement_loss, training_logits
 from .pictures import save_examples
@@ -113,12 +113,13 @@ class _Run:
             condition = condition_of(self.network, on_device)
             known, labels = condition.known, on_device.labels
             if known is not None:
-                crops = max(1, round(config.refined_share * config.batch_size))
-                on_device, condition = first_crops(on_device, condition, crops)
+                on_device, condition = first_crops(on_device, condition, refined_crops(config))
             logits = training_logits(self.network, on_device, self.schedule, config, generator, condition)
         loss = refinement_loss(logits, on_device, config, self.class_weights)
         if known is not None and labels is not None:
-            loss = loss + config.naming_weight * naming_loss(known.logits, labels, self.class_weights)
+            taught = refined_crops(config) % config.batch_size
+            named = naming_loss(known.logits[taught:], labels[taught:], self.class_weights)
+            loss = loss + config.naming_weight * named
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.world > 1:

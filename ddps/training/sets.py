@@ -21,7 +21,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 PREDICTION_SUFFIXES = (".npz", ".npy", ".png")
 IGNORE = 255
 """Void in every crop, whatever the data set calls it."""
-FEWEST_TO_SPLIT = 5
+FEWEST_TO_SPLIT, FEWEST_TO_TEACH = 5, 10
 
 
 @dataclass
@@ -92,6 +92,26 @@ def hold_out(data: DataSet, share: float) -> tuple[DataSet, DataSet]:
     for index, pair in enumerate(data.pairs):
         parts[index in kept].append(pair)
     return replace(data, pairs=parts[0]), replace(data, pairs=parts[1])
+
+
+def taught_images(count: int, share: float) -> tuple[list[int], list[int]]:
+    """Places of the images that teach classes, and of those that are refined: the same where there are under 10.
+
+    They take turns in runs of neighbours, since frames of a video are alike.
+
+    Args:
+        count: images.
+        share: that teach.
+    """
+    if count < FEWEST_TO_TEACH or share >= 1:
+        return list(range(count)), list(range(count))
+    turns = 2
+    bounds = [
+        (round(count * t / turns), round(count * (t + share) / turns), round(count * (t + 1) / turns))
+        for t in range(turns)
+    ]
+    taught = [index for start, middle, _ in bounds for index in range(start, middle)]
+    return taught, [index for _, middle, end in bounds for index in range(middle, end)]
 
 
 def _read_classes(path: Path) -> tuple[int, int, tuple[str, ...]]:

@@ -153,3 +153,28 @@ def test_chains_do_not_wait_for_the_device_and_draw_the_same_noise_on_it(sampler
             torch.cuda.set_sync_debug_mode("default")
         masks[device] = torch.stack([mask.cpu() for mask, _ in oracle.seen])
     assert (masks["cpu"] == masks["cuda"]).float().mean() > 0.999
+
+
+class Settling:
+    """Another answer at every pass, of which a smaller and smaller part is new."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, mask: Tensor, i: int) -> Tensor:
+        self.calls += 1
+        labels = torch.zeros(2, 10, 10, dtype=torch.int64)
+        labels[0].view(-1)[: 100 >> self.calls] = self.calls % 5
+        return 30 * torch.nn.functional.one_hot(labels, 5).movedim(-1, 1).float()
+
+
+@pytest.mark.parametrize("sampler", CHAINS)
+@pytest.mark.parametrize(("share", "calls"), [(0.0, 20), (0.6, 2), (0.13, 4), (0.051, 6), (0.99, 2)])
+def test_a_chain_ends_once_its_answer_settles_for_every_image(sampler, share, calls):
+    # pass n has another class at 100 >> n pixels of the first image, after one at 100 >> (n - 1)
+    denoiser, seen = Settling(), []
+    logits = sampler(
+        denoiser, None, UniformKernel(5), SCHEDULE, 20, generators(1, 2), seen.append, shape=(2, 10, 10),
+        early_exit=share,
+    )  # fmt: skip
+    assert denoiser.calls == len(seen) == calls and logits is seen[-1].logits

@@ -9,8 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from ddps.config import ScheduleConfig
 from ddps.diffusion import AbsorbingKernel, UniformKernel, free, make_schedule
 from ddps.errors import InputError
+from ddps.models.latest_steps import LatestSteps
 from ddps.models.paper import FeaturesDenoiser
-from ddps.models.paper_inference import LatestSteps, StepNetwork
+from ddps.models.paper_inference import StepNetwork
 
 from .test_paper import features, some_mask, tiny
 
@@ -232,3 +233,17 @@ def test_the_latest_steps_are_kept_until_anything_changes():
     with torch.inference_mode():
         other = trained_looking()
     assert latest.of(other, [0]) is latest.of(other, [0])
+
+
+def test_compiled_steps_answer_the_same_with_one_compilation_for_all_times():
+    torch._dynamo.reset()
+    network = trained_looking()
+    times = (0, 6, 13, 19)
+    plain, steps = StepNetwork(network, times), StepNetwork(network, times).compile_steps("aot_eager")
+    condition = condition_of(network, batch=1)
+    one, other = steps.bind(condition, 0.5), plain.bind(condition, 0.5)
+    mask, compiled = some_mask(1), []
+    for i in times:
+        torch.testing.assert_close(one(mask, i), other(mask, i), rtol=0, atol=1e-5)
+        compiled.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert compiled[0] == compiled[-1] > 0

@@ -6,8 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
 from ddps.config import LogitsNetwork
+from ddps.models import strips
 from ddps.models.fold import folded
 from ddps.models.slot_unet import (
     PADDING,
@@ -243,3 +245,36 @@ def test_inference_takes_shortcuts_to_the_same_answer(batch, slots):
         assert_same(fast(mask, 3, fast.condition(image, probs)), expected)
         step = torch.full((batch,), 3)
         assert_same(network(mask, step, network.condition(image, probs)), expected)
+
+
+def test_compiled_it_answers_the_same_and_is_not_compiled_for_every_size():
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    network = SlotUNet(LogitsNetwork(image_widths=(8, 8), slot_widths=(4, 4))).eval().requires_grad_(False)
+    counter = CompileCounter()
+    condition, denoise, finish = (
+        torch.compile(method, fullgraph=True, dynamic=True, backend=counter)
+        for method in (network.condition, network.denoise, network.finish)
+    )
+    counts = []
+    for slots, height, width in ((3, 32, 48), (5, 48, 32), (4, 64, 80), (7, 32, 80)):
+        image, probs, mask = inputs(1, slots, height, width)
+        expected = network(mask, 3, network.condition(image, probs))
+        seen = condition(image, probs)
+        assert_same(finish(denoise(mask, 3, seen), seen), expected)
+        counts.append(counter.frame_count)
+    assert counts[-1] == counts[-2] > 0
+
+
+@pytest.mark.parametrize("slots", [1, 3, 8])
+@pytest.mark.parametrize("strip", [1, 1 << 16])
+def test_finishing_a_few_rows_at_a_time_changes_nothing(slots, strip, monkeypatch):
+    monkeypatch.setattr(strips, "STRIP_VALUES", strip)
+    network = noisy()
+    image, probs, mask = inputs(2, slots)
+    with torch.no_grad():
+        condition = network.condition(image, probs)
+        in_strips = network.finish(network.denoise(mask, 3, condition), condition)
+    with torch.enable_grad():
+        whole = network.finish(network.denoise(mask, 3, condition), condition)
+    assert_same(in_strips, whole)

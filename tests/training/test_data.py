@@ -266,3 +266,17 @@ def test_a_mask_with_other_values_than_classes(make_set, tiny_model, mask, messa
     Image.fromarray(mask).save(folder / "train" / "masks" / "train0.png")
     with pytest.raises(InputError, match=message):
         stream_of(tiny_model, folder)[0]
+
+
+def test_refined_crops_are_of_images_that_do_not_teach(make_set, tiny_model):
+    """Every image is of one class, its own."""
+    folder = make_set(classes=2, train=10)
+    for number, path in enumerate(sorted((folder / "train" / "masks").iterdir())):
+        Image.fromarray(np.full((64, 64), number % 10, dtype=np.uint8)).save(path)
+    (folder / "classes.json").write_text(json.dumps({"num_classes": 10}))
+    stream = stream_of(named(tiny_model, 10), folder, batch_size=4, refined_share=0.5, taught_share=0.6)
+    seen = [set(), set()]
+    for index in range(80):
+        seen[index % 4 < 2].update(stream[index].labels.unique().tolist())
+    taught, refined = seen
+    assert taught.isdisjoint(refined) and len(taught) == 6 and len(refined) == 4

@@ -166,6 +166,9 @@ def named_batch() -> tuple[Batch, SlotUNet]:
     batch.classes, batch.labels = torch.tensor([[4, 0, 2], [1, 3, 5]]), batch.target.clone()
     torch.manual_seed(0)
     network = SlotUNet(LogitsNetwork(image_widths=(8, 8), slot_widths=(4, 4), classes=5))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
     return batch, network
 
 
@@ -202,5 +205,5 @@ def test_the_first_crops_of_a_batch(padded):
     assert len(few.image) == 1 and torch.equal(few.labels, batch.labels[:1])
     whole = network.denoise(batch.target[:, ::2, ::2].clamp(max=2), 3, condition).logits
     first = network.denoise(few.target[:, ::2, ::2].clamp(max=2), 3, part).logits
-    torch.testing.assert_close(first, whole[:1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(first, whole[:1], rtol=0, atol=1e-3)
     assert first_crops(batch, condition, 2) == (batch, condition)

@@ -1,11 +1,12 @@
 """What a run finds on disk: layouts, predictions, and one line for what is not whole."""
 
 import shutil
+from itertools import pairwise
 
 import pytest
 
 from ddps.errors import InputError
-from ddps.training.sets import hold_out, read_data_set
+from ddps.training.sets import hold_out, read_data_set, taught_images
 
 
 def test_pairs_classes_and_names(make_set):
@@ -100,3 +101,17 @@ def test_images_to_validate_on_lie_apart(make_set):
     data = read_data_set(make_set(train=9), "train", None)
     _, val = hold_out(data, 0.33)
     assert [data.pairs.index(pair) for pair in val.pairs] == [1, 4, 7]
+
+
+@pytest.mark.parametrize(("count", "share"), [(10, 0.6), (367, 0.6), (20, 0.5), (11, 0.1), (50, 0.95)])
+def test_images_that_teach_and_others_take_turns(count, share):
+    taught, refined = taught_images(count, share)
+    assert sorted(taught + refined) == list(range(count))
+    assert len(taught) == pytest.approx(share * count, abs=2) and taught and refined
+    seams = sum(b - a > 1 for a, b in pairwise(taught))
+    assert seams == 1
+
+
+@pytest.mark.parametrize(("count", "share"), [(9, 0.6), (50, 1.0)])
+def test_all_images_for_both(count, share):
+    assert taught_images(count, share) == (list(range(count)), list(range(count)))
