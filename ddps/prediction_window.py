@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .resize import LinearAxis
 
-STRIP_VALUES = 1 << 17
+STRIP_VALUES = 1 << 18
 """Values that are worked on at a time; they should fit in the processor's cache."""
 LEAST = 1e-12
 NEGLIGIBLE_PEAK = 0.02
@@ -140,9 +140,9 @@ class ValueWindow(PredictionWindow):
             values = self.native[:, strip]
             probs = (values.softmax(0) if self.logits else values).flatten(1)
             mass += probs.sum(1)
-            low, high = probs.aminmax(dim=1)
-            peak, least = torch.maximum(peak, high), torch.minimum(least, low)
-            leads[most_likely(probs)[1]] = True
+            peak, least = torch.maximum(peak, probs.amax(1)), torch.minimum(least, probs.amin(1))
+            # several times faster than argmax over the first axis
+            leads |= (probs - probs.amax(0)).amax(1) == 0
         return Shares(mass / (self.native.shape[1] * self.native.shape[2]), peak, least, leads)
 
     def grouped(self, classes: Tensor, rest: bool = True) -> Tensor:

@@ -11,13 +11,14 @@ from .errors import InputError
 
 Preset: TypeAlias = Literal["fast", "default", "best"]
 BEST_WORKING_SIZE = 720
+FAST_SLOTS = 7
 
 
 def preset_defaults(preset: str, defaults: InferenceConfig, most_steps: int, plug_in: bool) -> InferenceConfig:
     """What a preset makes of a model's defaults.
 
     Args:
-        preset: "fast": one pass, small images at their own size; "default": the model's own; "best": images enlarged to
+        preset: "fast": one pass, small images at their own size, at most 7 slots in a tile; "default": the model's own; "best": images enlarged to
             a short side of 720 px by a plug-in refiner, all T steps of one of the paper's models.
         defaults: of the model.
         most_steps: T of the schedule.
@@ -55,6 +56,7 @@ class Settings:
     callback: Callback | None
     after: tuple[int, ...] = ()
     early_exit: float = 0.0
+    most_slots: int | None = None
 
     @classmethod
     def over(
@@ -127,4 +129,5 @@ class Settings:
             callback=callback,
             after=tuple(after),
             early_exit=float(early_exit),
+            most_slots=FAST_SLOTS if preset == "fast" else None,
         )

@@ -41,7 +41,7 @@ def test_groups_are_the_sums_of_the_whole_prediction(where, kind, classes):
     torch.testing.assert_close(grouped.sum(0), torch.ones(where[2:]), rtol=0, atol=1e-5)
     # what is negligible is resized as one logit: the difference is a part of little
     error = (grouped - exact(prediction, where, some)).abs()
-    assert error.max() < (1e-5 if kind == "probs" else 0.02) and error.mean() < 1e-3
+    assert error.max() < (1e-5 if kind == "probs" else 0.06) and error.mean() < 5e-3
 
 
 @pytest.mark.parametrize("where", WINDOWS)

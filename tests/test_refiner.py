@@ -339,6 +339,15 @@ def test_answers_after_some_steps_of_one_chain(refiner):
         refiner.refine(image_of(), logits_of(), steps=2, after=(3,))
 
 
+def test_the_fast_preset_takes_fewer_slots():
+    universal, slots = DDPSRefiner.from_pretrained(device="cpu"), []
+    for preset in ("default", "fast"):
+        calls: list[Step] = []
+        universal.refine(image_of(), logits_of(12), preset=preset, callback=calls.append)
+        slots.append(calls[0].logits.shape[1])
+    assert slots == [8, 7]
+
+
 def test_a_chain_that_ends_early_answers_for_all_its_steps(refiner):
     calls: list[Step] = []
     out = refiner.refine(

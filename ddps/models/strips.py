@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-STRIP_VALUES = 1 << 16
+STRIP_VALUES = 1 << 17
 """Values of all planes that are worked on at a time, at image scale."""
 
 

@@ -81,7 +81,11 @@ class WinogradConv(nn.Module):
             products = torch.bmm(inputs.view(WINDOW * WINDOW, -1, channels), self.filters.mT)
             patches = self.of_answer @ products.view(WINDOW * WINDOW, -1)
             patches = patches.view(PATCH, PATCH, batch, count, columns, -1)
-            torch.add(rearrange(patches, "v w b r q o -> b r v q w o"), self.bias, out=answer[:, top : top + count])
+            patches = rearrange(patches, "v w b r q o -> b r v q w o")
+            if torch.compiler.is_compiling():
+                answer[:, top : top + count] = patches + self.bias
+            else:
+                torch.add(patches, self.bias, out=answer[:, top : top + count])
         # einops gives a batch of one a stride by which torch no longer takes the answer for channels last
         return answer.view(batch, rows * PATCH, columns * PATCH, -1)[:, :height, :width].permute(0, 3, 1, 2)
 
