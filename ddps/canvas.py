@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .diffusion.samplers import Callback, Step
-from .prediction_window import PredictionWindow
+from .prediction_window import PredictionWindow, most_likely
 from .predictions import Prediction
 from .slots import SlotPlan, from_slots
 from .tiling import Tile, blend_window
 
-WINDOW = 192
+WINDOW = 256
 # Up to so many classes all of them are put together; of more, those that a window shows, and the rest as one.
 FEW_CLASSES = 8
 TINY = 1e-12
@@ -72,21 +72,40 @@ class _Pooled:
     classes: Tensor  # (C,) int64, increasing
     original: Tensor  # (C + 1, h, w), or (C, h, w) where there are no others
     probs: Tensor  # the same, refined
+    bound: Tensor | None = None  # (h, w), how likely any one of the others is to the segmentor at most
 
-    def answer(self) -> Answer:
+    def answer(self, hedge: float = 0.0) -> Answer:
+        labels, margin = self._best(self.probs)
+        if hedge:
+            margin = self._best(self.hedged(hedge))[1]
+        return Answer(labels, (1 - margin).clamp_(0, 1), self.window.own(self.classes, self.original, self.bound))
+
+    def labels(self) -> Tensor:
+        return self._best(self.probs)[0]
+
+    def hedged(self, hedge: float) -> Tensor:
+        """Refined probabilities, of which a share is the segmentor's own: less sure where the two disagree."""
+        return torch.lerp(self.probs, self.original, hedge) if hedge else self.probs
+
+    def _best(self, probs: Tensor) -> tuple[Tensor, Tensor]:
+        """(h, w) each: the likeliest class, and how far it is ahead of the next one."""
         count = len(self.classes)
-        best, second, place = two_best(self.probs[:count])
+        best, second, place = two_best(probs[:count])
         labels = self.classes[place]
-        if len(self.probs) > count:
-            # seldom: what all the others have together is less
-            doubtful = self.probs[-1] > best
+        if len(probs) > count:
+            limit = probs[-1]
+            if self.bound is not None:
+                # among each other the others keep the segmentor's proportions
+                limit = limit * (self.bound / self.original[-1].clamp(min=TINY)).clamp_(max=1)
+            # seldom: what all the others have together is less, and each of them even more so
+            doubtful = limit > best
             if bool(doubtful.any()):
                 other, share = self.window.best_of_rest(self.classes, doubtful)
-                its, first, runner_up = share * self.probs[-1][doubtful], best[doubtful], second[doubtful]
+                its, first, runner_up = share * probs[-1][doubtful], best[doubtful], second[doubtful]
                 labels[doubtful] = torch.where(its > first, other, labels[doubtful])
                 second[doubtful] = torch.maximum(torch.minimum(its, first), runner_up)
                 best[doubtful] = torch.maximum(its, first)
-        return Answer(labels, (1 - (best - second)).clamp_(0, 1), self.window.own(self.classes, self.original))
+        return labels, best - second
 
 
 def two_best(planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,6 +124,17 @@ def two_best(planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return best, second, place
 
 
+def make_likeliest(labels: Tensor, probs: Tensor) -> Tensor:
+    """(K, h, w) probabilities made to have (h, w) labels as the likeliest class: where it is another, the two change
+    places, in place."""
+    most, place = most_likely(probs)
+    rows, columns = (place != labels).nonzero().unbind(1)
+    ours, theirs = labels[rows, columns], place[rows, columns]
+    probs[theirs, rows, columns] = probs[ours, rows, columns]
+    probs[ours, rows, columns] = most[rows, columns]
+    return probs
+
+
 class Canvas:
     """Collects refined tiles; answers for any window with the segmentor's probabilities mixed in.
 
@@ -113,10 +143,12 @@ class Canvas:
         overlap: width of the blending ramps in pixels.
         mix: share of the refiner in the answer, [0, 1].
         recorded_steps: how many steps' label maps to keep.
+        hedge: share of the segmentor's own probabilities beside the mixed ones, [0, 1], in what is given out as
+            probabilities and uncertainty; the labels are those of the mixed ones alone.
     """
 
-    def __init__(self, prediction: Prediction, overlap: int, mix: float, recorded_steps: int = 0):
-        self.prediction, self.overlap, self.mix = prediction, overlap, mix
+    def __init__(self, prediction: Prediction, overlap: int, mix: float, recorded_steps: int = 0, hedge: float = 0.0):
+        self.prediction, self.overlap, self.mix, self.hedge = prediction, overlap, mix, hedge
         self.pieces: list[_Piece] = []
         own = prediction.argmax() if recorded_steps else None
         self._steps = [] if own is None else [own.clone() for _ in range(recorded_steps)]
@@ -134,18 +166,17 @@ class Canvas:
     def window(self, window: Tile) -> Tensor:
         """(K, height, width) float32 probabilities of a window; they sum to 1."""
         pooled = self._pooled(window, self.mix)
-        count = self.prediction.num_classes
-        if len(pooled.classes) == count:
-            return pooled.probs
-        every = self.prediction.crop(window.top, window.left, window.height, window.width)
-        every[pooled.classes] = 0
-        every *= pooled.probs[-1] / every.sum(0).clamp(min=TINY)
-        every[pooled.classes] = pooled.probs[: len(pooled.classes)]
-        return every
+        count, every = self.prediction.num_classes, pooled.hedged(self.hedge)
+        if len(pooled.classes) < count:
+            planes, every = every, self.prediction.crop(window.top, window.left, window.height, window.width)
+            every[pooled.classes] = 0
+            every *= planes[-1] / every.sum(0).clamp(min=TINY)
+            every[pooled.classes] = planes[: len(pooled.classes)]
+        return make_likeliest(pooled.labels(), every) if self.hedge else every
 
     def answer(self, window: Tile) -> Answer:
         """What a window shows."""
-        return self._pooled(window, self.mix).answer()
+        return self._pooled(window, self.mix).answer(self.hedge)
 
     def _pooled(self, window: Tile, mix: float) -> _Pooled:
         pieces = [(piece, shared) for piece in self.pieces if (shared := window.overlap(piece.tile)) is not None]
@@ -170,7 +201,7 @@ class Canvas:
             order = torch.cat([order, torch.arange(len(order), len(slots))])
             original, refined = (planes[:, here[0], here[1]][order] for planes in (slots, pieces[0][0].probs))
             return _Pooled(own, classes, original, mix_probs(original, refined.float(), mix))
-        original = own.grouped(classes)
+        original, bound = own.bounded(classes)
         places, counts = torch.zeros(count, dtype=torch.int64), torch.ones(len(original))
         places[classes] = torch.arange(len(classes))
         counts[len(classes) :] = count - len(classes)
@@ -181,13 +212,13 @@ class Canvas:
             refined = piece.probs[:, inside[0], inside[1]].float()
             refined = from_slots(refined, original[:, here[0], here[1]], plan, counts)
             if len(pieces) == 1 and shared == window:
-                return _Pooled(own, classes, original, mix_probs(original, refined, mix))
+                return _Pooled(own, classes, original, mix_probs(original, refined, mix), bound)
             weight = blend_window(piece.tile, self.prediction.size, self.overlap, shared)
             total[:, here[0], here[1]] += refined.mul_(weight)
             weights[here] += weight
         # a pixel that no tile refined keeps the segmentor's answer
         mixed = mix_probs(original, total / weights.clamp(min=1e-9), mix) if pieces else original
-        return _Pooled(own, classes, original, torch.where(weights > 0, mixed, original) if pieces else original)
+        return _Pooled(own, classes, original, torch.where(weights > 0, mixed, original) if pieces else original, bound)
 
     def displacement(self) -> float:
         """How far the refiner alone would move the outlines, in pixels on average: changes per outline pixel."""

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from .errors import InputError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 T = TypeVar("T")
 
 
@@ -175,8 +175,9 @@ class InferenceConfig:
 
     `mix` is the share m of the refiner q in the answer, p^(1-m) · q^m, where p are the segmentor's own probabilities;
     `label_mix` is m for label maps, which do not say how sure they are; one whose outlines the refiner would hardly
-    move keeps more of its own, see `Canvas.trust_exact_labels`. An image whose short side has fewer than `working_size`
-    pixels is refined enlarged, at most twice.
+    move keeps more of its own, see `Canvas.trust_exact_labels`. `hedge` is the share of p in the probabilities that are
+    given out, beside those that decide on the labels; label maps, which have none of their own, get no share. An image
+    whose short side has fewer than `working_size` pixels is refined enlarged, at most twice.
     """
 
     steps: int = 2
@@ -186,6 +187,7 @@ class InferenceConfig:
     tile: int = 768
     overlap: int = 96
     working_size: int = 0
+    hedge: float = 0.0
 
     def validate(self) -> None:
         check_range("inference.steps", self.steps, 1, 4096)
@@ -194,6 +196,7 @@ class InferenceConfig:
         check_range("inference.tile", self.tile, 64, 8192)
         check_range("inference.overlap", self.overlap, 0, self.tile // 2)
         check_range("inference.working_size", self.working_size, 0, 8192)
+        check_range("inference.hedge", self.hedge, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,10 @@ class DDPSConfig:
 
     def _check_paper(self, network: FeaturesNetwork) -> None:
         labels = self.labels
+        if self.inference.hedge:
+            raise InputError(
+                "inference.hedge 0 for a network with conditioning 'features'", str(self.inference.hedge)[:60], "0"
+            )
         if labels.num_classes is not None and labels.num_classes + labels.void_first != network.num_classes:
             raise InputError(
                 f"network.num_classes {labels.num_classes + labels.void_first}, from labels",
@@ -268,6 +275,8 @@ class DDPSConfig:
                 data = _from_version_1(data)
             if data.get("format_version") == 2 and not isinstance(version, bool):
                 data = _from_version_2(data)
+            if data.get("format_version") == 3 and not isinstance(version, bool):
+                data = _from_version_3(data)
         return build(cls, data, "config")
 
 
@@ -289,6 +298,13 @@ def _from_version_2(data: dict[str, Any]) -> dict[str, Any]:
     if isinstance(network, dict) and network.get("conditioning") == "logits":
         data = {**data, "network": {"classes": 0, **network}}
     return {**data, "format_version": 3}
+
+
+def _from_version_3(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 4 added `inference.hedge`, without which probabilities were given out as they were."""
+    if isinstance(inference := data.get("inference"), dict):
+        data = {**data, "inference": {"hedge": 0.0, **inference}}
+    return {**data, "format_version": 4}
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:

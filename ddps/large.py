@@ -184,7 +184,7 @@ class _Job:
         self.confident, self.skipped = confident, 0
         self.turns = plan_turns(known.size, plan_tiles(known.size, settings.tile, settings.overlap))
         mix = settings.label_mix if known.kind == "labels" else settings.mix
-        self.canvas = LargeCanvas(known, settings.overlap, mix)
+        self.canvas = LargeCanvas(known, settings.overlap, mix, refiner.hedge(known))
         assert refiner._fast is not None  # as every SlotUNet has
         self.chain = TileChain(refiner._fast, refiner.schedule, refiner.config.schedule, settings, refiner.dtype)
         self.bar = Progress(len(self.turns), "tiles", progress)

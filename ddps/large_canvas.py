@@ -21,11 +21,11 @@ class LargeCanvas(Canvas):
     """`Canvas` over a prediction that is read window by window.
 
     Args:
-        prediction, overlap, mix: as for `Canvas`.
+        prediction, overlap, mix, hedge: as for `Canvas`.
     """
 
-    def __init__(self, prediction: StreamedPrediction, overlap: int, mix: float):
-        super().__init__(prediction, overlap, mix)
+    def __init__(self, prediction: StreamedPrediction, overlap: int, mix: float, hedge: float = 0.0):
+        super().__init__(prediction, overlap, mix, hedge=hedge)
         self._moved = self._outline = 0
 
     def forget(self, turns: dict[Tile, Turn], index: int) -> None:

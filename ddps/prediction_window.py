@@ -5,7 +5,7 @@ prediction's own resolution, and resized as one: what a window costs hardly depe
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -89,17 +89,23 @@ class PredictionWindow(ABC):
             (n,) int64 classes, and (n,) float32, their shares of the sum of the others.
         """
 
-    def own(self, classes: Tensor, grouped: Tensor) -> Tensor:
+    def bounded(self, classes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What `grouped` gives, and (height, width) how likely any one of the others can be; None where that is not
+        known any better than by all of them together."""
+        return self.grouped(classes), None
+
+    def own(self, classes: Tensor, grouped: Tensor, bound: Tensor | None = None) -> Tensor:
         """(height, width) int64: the likeliest class of all.
 
         Args:
             classes, grouped: (C,), and what `grouped` made of them.
+            bound: from `bounded`, where it is known.
         """
         best, place = most_likely(grouped[: len(classes)])
         labels = classes[place]
         if len(grouped) > len(classes):
-            # all the others together are less likely nearly everywhere, and then each of them is
-            doubtful = grouped[-1] > best
+            # all the others together, or what bounds each of them, are less likely nearly everywhere
+            doubtful = (grouped[-1] if bound is None else bound) > best
             if bool(doubtful.any()):
                 labels[doubtful] = self.best_of_rest(classes[:0], doubtful)[0]
         return labels
@@ -146,31 +152,46 @@ class ValueWindow(PredictionWindow):
         return Shares(mass / (self.native.shape[1] * self.native.shape[2]), peak, least, leads)
 
     def grouped(self, classes: Tensor, rest: bool = True) -> Tensor:
+        return self._group(classes, rest, False)[0]
+
+    def bounded(self, classes: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self._group(classes, True, True)
+
+    def _group(self, classes: Tensor, rest: bool, bounded: bool) -> tuple[Tensor, Tensor | None]:
         count = len(classes)
         others = self._others(classes) if rest else classes[:0]
-        minor = others
+        bounded &= len(others) > 0
+        minor, extra = others, []
         if self.logits and len(others):
             # resized as one logit, the sum of classes that are likely somewhere would be too likely between the pixels
             negligible = self.shares().peak[others] < NEGLIGIBLE_PEAK
             minor, classes = others[negligible], torch.cat([classes, others[~negligible]])
-        planes = self.native[classes]
         if len(minor):
-            planes = torch.cat([planes, self._sum(minor)[None]])
+            extra.append(self._over(minor, Tensor.logsumexp if self.logits else Tensor.sum))
+        if bounded:
+            # the largest of several resized values is nowhere above the resized largest one
+            extra.append(self._over(others, Tensor.amax))
+        planes = torch.cat([self.native[classes], *(plane[None] for plane in extra)])
         wide = self.columns.resize_last(planes)
-        if not self.logits and self.rows.identity:
-            answer = wide
-        else:
-            height, width = self.size
-            answer = wide.new_empty(count + (len(others) > 0), height, width)
-            for strip in self._strips(len(planes), height, width):
-                values = self.rows.resize_rows(wide, strip)
-                values = values.softmax(0) if self.logits else values
-                answer[:count, strip] = values[:count]
-                if len(others):
-                    answer[count, strip] = values[count:].sum(0)
+        height, width = self.size
+        answer = wide.new_empty(count + (len(others) > 0), height, width)
+        bound = wide.new_empty(height, width) if bounded else None
+        for strip in self._strips(len(planes), height, width):
+            values = self.rows.resize_rows(wide, strip)
+            probs = values[: len(values) - bounded]
+            if self.logits and bound is None:
+                probs = probs.softmax(0)
+            elif self.logits and bound is not None:
+                total = probs.logsumexp(0)
+                probs, bound[strip] = (probs - total).exp_(), (values[-1] - total).exp_()
+            elif bound is not None:
+                bound[strip] = values[-1]
+            answer[:count, strip] = probs[:count]
+            if len(others):
+                answer[count, strip] = probs[count:].sum(0)
         if not self.logits and count < self.num_classes and not len(others):
             answer /= answer.sum(0).clamp(min=LEAST)
-        return answer
+        return answer, bound
 
     def best_of_rest(self, classes: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
         others = self._others(classes)
@@ -193,13 +214,12 @@ class ValueWindow(PredictionWindow):
         other[classes] = False
         return other.nonzero()[:, 0]
 
-    def _sum(self, others: Tensor) -> Tensor:
-        """(h, w) what the sum of some classes is, as a logit or a probability."""
+    def _over(self, some: Tensor, reduce: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """(h, w) of some classes at the prediction's own resolution, reduced to one plane."""
         height, width = self.native.shape[1:]
         total = self.native.new_empty(height, width)
-        for strip in self._strips(len(others), height, width):
-            values = self.native[others, strip]
-            total[strip] = values.logsumexp(0) if self.logits else values.sum(0)
+        for strip in self._strips(len(some), height, width):
+            total[strip] = reduce(self.native[some, strip], 0)
         return total
 
     @staticmethod
@@ -294,7 +314,7 @@ class LabelWindow(PredictionWindow):
         shares = torch.where(known, self.certain / total, 1 / max(1, len(others)))
         return torch.where(known, labels, others[0]), shares
 
-    def own(self, classes: Tensor, grouped: Tensor) -> Tensor:
+    def own(self, classes: Tensor, grouped: Tensor, bound: Tensor | None = None) -> Tensor:
         return self.labels
 
     def _counts(self) -> Tensor:

@@ -178,9 +178,9 @@ class DDPSRefiner:
             prediction: (K, h, w) logits or probabilities at any resolution, K = 1 meaning a sigmoid foreground; an
                 (h, w) label map; a path to .npz, .npy or .png; for a batch a list or (B, K, h, w).
             kind: what the prediction is; "auto" raises where the values leave it open.
-            preset: "fast" (one pass at the image's own size), "default" (the model's own settings) or "best" (plug-in
-                refiners: images enlarged to a short side of 720 px; the paper's models: all T steps). What else is
-                given goes before it.
+            preset: "fast" (one pass at the image's own size, six classes of a tile and the rest), "default" (the
+                model's own settings) or "best" (plug-in refiners: images enlarged to a short side of 720 px; the
+                paper's models: all T steps). What else is given goes before it.
             steps: passes of the network, 1 to T; None for the preset's.
             sampler: "free" (the paper's re-noising), "posterior" (the strict scheme) or "single" (one pass).
             seed: of the noise; the same seed and image give the same result whatever shares the batch.
@@ -261,6 +261,10 @@ class DDPSRefiner:
             bar.advance()
         return answers
 
+    def hedge(self, known: Prediction) -> float:
+        """Share of the segmentor's own probabilities beside the refined ones in the answer's; a label map has none."""
+        return 0.0 if known.kind == "labels" else self.config.inference.hedge
+
     def _load(
         self, prediction: PredictionLike, size: tuple[int, int], kind: AnyKind, ignore_index: int, classes: int | None
     ) -> Prediction:
@@ -284,8 +288,10 @@ class DDPSRefiner:
         pixels = load_image(image)
         known = self._load(prediction, (pixels.shape[-2], pixels.shape[-1]), kind, ignore_index, num_classes)
         mix = settings.label_mix if known.kind == "labels" else settings.mix
-        canvases = [Canvas(known, settings.overlap, mix) for _ in settings.after]
-        canvases.append(Canvas(known, settings.overlap, mix, settings.steps if settings.return_trajectory else 0))
+        hedge = self.hedge(known)
+        canvases = [Canvas(known, settings.overlap, mix, hedge=hedge) for _ in settings.after]
+        recorded = settings.steps if settings.return_trajectory else 0
+        canvases.append(Canvas(known, settings.overlap, mix, recorded, hedge))
         tiles = plan_tiles(known.size, settings.tile, settings.overlap)
         assert self._fast is not None
         chain = TileChain(self._fast, self.schedule, self.config.schedule, settings, self.dtype)
@@ -342,7 +348,8 @@ class DDPSRefiner:
             return
         if int((shares.peak > 0).sum()) < 2:
             return
-        plan = plan_slots(shares.mass, shares.peak, chain.network.config.max_slots)
+        most = chain.network.config.max_slots
+        plan = plan_slots(shares.mass, shares.peak, min(most, settings.most_slots or most))
         slots = window.grouped(plan.classes, plan.other)
         if float(slots.amax(0).min()) > SURE:
             return

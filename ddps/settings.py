@@ -18,8 +18,9 @@ def preset_defaults(preset: str, defaults: InferenceConfig, most_steps: int, plu
     """What a preset makes of a model's defaults.
 
     Args:
-        preset: "fast": one pass, small images at their own size, at most 7 slots in a tile; "default": the model's own; "best": images enlarged to
-            a short side of 720 px by a plug-in refiner, all T steps of one of the paper's models.
+        preset: "fast": one pass, small images at their own size, at most 7 slots in a tile; "default": the model's own;
+            "best": images enlarged to a short side of 720 px by a plug-in refiner, all T steps of one of the paper's
+            models.
         defaults: of the model.
         most_steps: T of the schedule.
         plug_in: whether the model refines predictions, rather than going from features to a mask.

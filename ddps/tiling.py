@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# What networks pad the sides of a tile to, at most.
+MULTIPLE = 16
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -33,21 +36,25 @@ class Tile:
 def plan_tiles(size: tuple[int, int], tile: int, overlap: int) -> list[Tile]:
     """Covers an image with tiles of equal size, evenly spaced, that overlap by at least `overlap`.
 
+    There are as few as can be, and they are no larger than that needs: what two tiles share is computed twice.
+
     Args:
         size: (H, W) of the image.
-        tile: side of a tile in pixels; an image that is smaller in a direction takes one tile there.
+        tile: longest side of a tile in pixels; an image that is smaller in a direction takes one tile there.
         overlap: least overlap of neighbours in pixels, less than `tile`.
     """
-    rows, columns = (_starts(side, tile, overlap) for side in size)
-    height, width = min(tile, size[0]), min(tile, size[1])
+    (height, rows), (width, columns) = (_spread(side, tile, overlap) for side in size)
     return [Tile(top, left, height, width) for top in rows for left in columns]
 
 
-def _starts(side: int, tile: int, overlap: int) -> list[int]:
+def _spread(side: int, tile: int, overlap: int) -> tuple[int, list[int]]:
+    """Length of the tiles along a side of an image, and where they start."""
     if side <= tile:
-        return [0]
+        return side, [0]
     count = 1 + -(-(side - tile) // (tile - overlap))
-    return [round(k * (side - tile) / (count - 1)) for k in range(count)]
+    length = -(-(side + (count - 1) * overlap) // count)
+    length = min(tile, -(-length // MULTIPLE) * MULTIPLE)
+    return length, [round(k * (side - length) / (count - 1)) for k in range(count)]
 
 
 @dataclass(frozen=True)

@@ -202,3 +202,27 @@ def test_void_has_no_say_in_the_displacement():
     wanted[:, :, :32] = wanted[:, :, :32].flip(0)
     canvas.add(Tile(0, 0, 64, 64), plan_slots(torch.ones(2), torch.ones(2), 4), wanted)
     assert canvas.displacement() == 0
+
+
+@pytest.mark.parametrize("classes", [3, 6, 30])
+def test_a_hedge_changes_no_label(classes):
+    """With few classes, with more, and with so many that those of no importance are put together."""
+    prediction = some_prediction(classes)
+    plain, hedged = Canvas(prediction, 16, 0.75), Canvas(prediction, 16, 0.75, hedge=0.4)
+    generator = torch.Generator().manual_seed(1)
+    for tile in plan_tiles(SIZE, 64, 16):
+        plan, slots = plan_in(prediction, tile, 4)
+        answer = (4 * torch.randn(slots.shape, generator=generator)).softmax(0)
+        plain.add(tile, plan, answer)
+        hedged.add(tile, plan, answer)
+    one, other = plain.answers(), hedged.answers()
+    assert torch.equal(one.labels, other.labels)
+    probs = hedged.probs()
+    torch.testing.assert_close(probs.sum(0), torch.ones(SIZE), rtol=0, atol=1e-5)
+    assert torch.equal(probs.argmax(0), other.labels)
+    mixed = torch.lerp(plain.probs(), prediction.probs(), 0.4)
+    # elsewhere than in order the probabilities of a pixel are the mixed ones
+    torch.testing.assert_close(probs.sort(0).values, mixed.sort(0).values, rtol=0, atol=1e-5)
+    assert not torch.equal(mixed.argmax(0), other.labels)
+    top = probs.topk(2, 0).values
+    torch.testing.assert_close(other.uncertainty, 1 - (top[0] - top[1]), rtol=0, atol=1e-5)

@@ -168,6 +168,23 @@ def test_version_2_knows_no_classes_by_name():
         DDPSConfig.from_json(json.dumps(data))
 
 
+def test_version_3_gives_probabilities_out_as_they_are():
+    data = json.loads(DDPSConfig(name="old").to_json())
+    del data["inference"]["hedge"]
+    old = DDPSConfig.from_json(json.dumps({**data, "format_version": 3}))
+    assert old == DDPSConfig(name="old") and old.inference.hedge == 0
+    with pytest.raises(InputError, match="no hedge"):
+        DDPSConfig.from_json(json.dumps(data))
+
+
+def test_only_refiners_of_predictions_hedge():
+    for hedge in (-0.1, 1.1, float("nan")):
+        with pytest.raises(InputError, match=r"inference\.hedge"):
+            DDPSConfig(inference=InferenceConfig(hedge=hedge))
+    with pytest.raises(InputError, match=r"inference\.hedge 0"):
+        DDPSConfig(network=FeaturesNetwork(), inference=InferenceConfig(hedge=0.2))
+
+
 def test_classes_by_name_are_those_of_the_label_space():
     config = DDPSConfig(labels=LabelSpace(5), network=LogitsNetwork(classes=5))
     assert DDPSConfig.from_json(config.to_json()) == config

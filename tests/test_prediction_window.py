@@ -52,6 +52,28 @@ def test_all_classes_are_the_whole_prediction(where):
 
 
 @settings(max_examples=40, deadline=None)
+@given(
+    classes=st.integers(2, 40),
+    spread=st.floats(0, 3),
+    kept=st.integers(1, 6),
+    kind=st.sampled_from(["logits", "probs"]),
+)
+def test_no_other_class_is_likelier_than_the_bound(classes, spread, kept, kind):
+    prediction = of_few(classes, spread, kind)
+    some = torch.arange(min(kept, classes))
+    window = prediction.window(5, 7, 30, 41)
+    grouped, bound = window.bounded(some)
+    torch.testing.assert_close(grouped, window.grouped(some), rtol=0, atol=1e-5)
+    if kept >= classes:
+        assert bound is None
+        return
+    # the others together are overestimated a little where they are resized together
+    others = prediction.crop(5, 7, 30, 41)[kept:].amax(0)
+    assert bound is not None and (bound > 0.93 * others - 1e-5).all()
+    assert torch.equal(window.own(some, grouped, bound), window.own(some, grouped))
+
+
+@settings(max_examples=40, deadline=None)
 @given(classes=st.integers(2, 40), spread=st.floats(0, 3), kept=st.integers(1, 6), seed=st.integers(0, 99))
 def test_the_segmentors_own_class_is_found_whichever_classes_are_kept(classes, spread, kept, seed):
     prediction = of_few(classes, spread, "logits", seed)

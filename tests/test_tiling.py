@@ -20,7 +20,8 @@ def test_a_plan(height, width, tile, share):
     cover, weights = torch.zeros(height, width), torch.zeros(height, width)
     whole = Tile(0, 0, height, width)
     for one in tiles:
-        assert (one.height, one.width) == (min(tile, height), min(tile, width))
+        assert (one.height, one.width) == (tiles[0].height, tiles[0].width)
+        assert one.height <= min(tile, height) and one.width <= min(tile, width)
         assert 0 <= one.top <= height - one.height and 0 <= one.left <= width - one.width
         window = blend_window(one, (height, width), overlap)
         assert window.shape == (one.height, one.width) and window.min() > 0 and window.max() <= 1
@@ -45,6 +46,12 @@ def test_no_more_tiles_than_needed():
     assert len(plan_tiles((128, 128), 128, 32)) == 1
     assert len(plan_tiles((128, 129), 128, 32)) == 2
     assert len(plan_tiles((224, 225), 128, 32)) == 6
+
+
+def test_tiles_are_no_larger_than_they_have_to_be():
+    # three tiles of 128 would do as well, and compute half as much again
+    assert {(one.height, one.width) for one in plan_tiles((128, 272), 128, 32)} == {(128, 112)}
+    assert {(one.height, one.width) for one in plan_tiles((129, 320), 128, 32)} == {(96, 128)}
 
 
 def test_weights_fall_towards_inner_borders_only():

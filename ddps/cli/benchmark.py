@@ -1,23 +1,21 @@
 """`ddps benchmark quality`: our refiner beside what else there is, in one run on the same inputs."""
 
 import argparse
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
 import torch
 
 from ..baselines import CRF_PRESETS, GUIDED_EPS, GUIDED_RADIUS, CrfPreset, bilinear, dense_crf, guided_filter
-from ..benchmark import Case, Comparison, Figures, Method, refined, segmentor_alone
+from ..benchmark import Comparison, Figures, Method, refined, segmentor_alone
 from ..errors import InputError
-from ..inputs import load_image
-from ..predictions import AnyKind, load_prediction, read_prediction_file
+from ..predictions import AnyKind
 from ..progress import Progress
-from ..rough import Rough, import_cv2, roughen
-from . import benchmark_speed
+from ..rough import import_cv2
+from . import benchmark_calibration, benchmark_speed
+from .benchmark_inputs import ROUGH, read_case
 from .benchmark_report import InputResult, as_json, as_markdown, as_text
 from .benchmark_sets import DataSet, Split, SplitFiles, read_sets
 from .options import add_model_options, load_refiner, whole
@@ -26,7 +24,6 @@ from .report import check_new, to_json, write_text
 
 SEGMENTOR = "segmentor"
 METHODS = ("bilinear", "densecrf", "guided", "single", "refined")
-ROUGH: tuple[Rough, ...] = get_args(Rough)
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,8 @@ class Plan:
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "benchmark",
-        help="compare quality with other refiners, or measure speed",
-        description="How good our refiner is, and how fast.",
+        help="compare quality with other refiners, or measure speed and calibration",
+        description="How good our refiner is, how fast, and how far its confidence can be trusted.",
     )
     kinds = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
     quality = kinds.add_parser(
@@ -59,6 +56,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_options(quality)
     quality.set_defaults(run=run)
     benchmark_speed.add_parser(kinds)
+    benchmark_calibration.add_parser(kinds)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -201,33 +199,13 @@ def _compare(
     assert space.num_classes is not None  # read_sets refuses sets without
     comparison = Comparison(methods, space.num_classes, space.ignore_index)
     for stem in stems:
+        case = read_case(plan.data, files, plan.input_name, stem, kind)
         try:
-            comparison.add(_case(plan, files, stem, kind))
+            comparison.add(case)
         except (InputError, OSError) as error:
             raise name_item(error, f"{plan.data.name}, {plan.input_name}, {stem}") from None
         advance()
     return comparison.figures()
-
-
-def _case(plan: Plan, files: SplitFiles, stem: str, kind: AnyKind) -> Case:
-    space = plan.data.space
-    image = load_image(files.images[stem])
-    size = (int(image.shape[1]), int(image.shape[2]))
-    truth = read_prediction_file(files.masks[stem])[0].astype(np.int64)
-    if truth.shape != size:
-        raise InputError(f"a mask of the image's size {size}", str(truth.shape), "masks at their images' size")
-    values, found = _input_values(plan, files, stem, truth)
-    chosen = kind if found == "auto" else found
-    prediction = load_prediction(values, size, chosen, space.ignore_index, space.num_classes)
-    return Case(stem, image, prediction, truth)
-
-
-def _input_values(plan: Plan, files: SplitFiles, stem: str, truth: np.ndarray) -> tuple[np.ndarray, AnyKind]:
-    if plan.input_name in files.predictions:
-        return read_prediction_file(files.predictions[plan.input_name][stem])
-    rough = next(kind for kind in ROUGH if kind == plan.input_name)
-    # A seed of the stem: an image's rough mask does not depend on which others are measured.
-    return roughen(truth, rough, plan.data.space.ignore_index, zlib.crc32(stem.encode())), "labels"
 
 
 def _evenly(stems: tuple[str, ...], count: int) -> tuple[str, ...]:

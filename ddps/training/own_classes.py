@@ -6,12 +6,11 @@ from .config import TrainConfig
 from .start import model_of
 
 SETTINGS: dict[str, Any] = {
-    "steps": 1600,
+    "steps": 1200,
     "crop": 256,
     "warmup": 50,
     "ema": 0.99,
     "real_share": 0.75,
-    "repair_share": 0.5,
     "label_map_share": 0.25,
     "validate_every": 200,
 }

@@ -64,7 +64,7 @@ def validate(
     """
     network = build_network(config.model)
     network.load_state_dict(weights)
-    alone = replace(config.model, inference=replace(config.model.inference, mix=1.0, label_mix=1.0))
+    alone = replace(config.model, inference=replace(config.model.inference, mix=1.0, label_mix=1.0, hedge=0.0))
     refiner = DDPSRefiner(alone, network, device)
     by_source = []
     for data in sets:

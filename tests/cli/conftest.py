@@ -98,3 +98,13 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         return Outcome(code, captured.out, captured.err)
 
     return command
+
+
+@pytest.fixture
+def refine(run, data_set, tiny_model_dir):
+    """Runs `ddps refine` with the tiny model."""
+
+    def command(*arguments, model=tiny_model_dir):
+        return run("refine", *arguments, "--model", model, "--device", "cpu")
+
+    return command

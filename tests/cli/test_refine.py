@@ -10,16 +10,6 @@ def contents(folder):
 
 
 @pytest.fixture
-def refine(run, data_set, tiny_model_dir):
-    """Runs `ddps refine` with the tiny model."""
-
-    def command(*arguments, model=tiny_model_dir):
-        return run("refine", *arguments, "--model", model, "--device", "cpu")
-
-    return command
-
-
-@pytest.fixture
 def pair(data_set):
     return data_set.images / "a.png", data_set.predictions / "a.npz"
 

@@ -22,16 +22,6 @@ def rows_of(folder):
 
 
 @pytest.fixture
-def refine(run, data_set, tiny_model_dir):
-    """Runs `ddps refine` with the tiny model."""
-
-    def command(*arguments, model=tiny_model_dir):
-        return run("refine", *arguments, "--model", model, "--device", "cpu")
-
-    return command
-
-
-@pytest.fixture
 def both(data_set):
     return data_set.images, data_set.predictions
 
