@@ -57,7 +57,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="train a refiner on your own images and masks",
         description="Trains a refiner. Given again with the same settings, the command goes on where it was stopped; "
         "the best weights lie in RUN/best, ready for --model. With --init universal and one --data it learns your own "
-        "classes within an hour on two cores.",
+        "classes.",
     )
     parser.add_argument(
         "--data",
