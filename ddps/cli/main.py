@@ -15,7 +15,7 @@ from .report import say_error
 COMMANDS = {
     "refine": "refine one prediction, or a folder of them",
     "evaluate": "measure predictions before and after refinement, or a full model, against true masks",
-    "benchmark": "compare quality with other refiners, or measure speed",
+    "benchmark": "compare quality with other refiners, or measure speed and calibration",
     "train": "train a refiner on your own images and masks",
     "convert": "turn a released checkpoint into a model folder",
     "prior": "show what a model believes about masks without an image",
