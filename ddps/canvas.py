@@ -75,13 +75,33 @@ class _Pooled:
     bound: Tensor | None = None  # (h, w), how likely any one of the others is to the segmentor at most
 
     def answer(self, hedge: float = 0.0) -> Answer:
-        labels, margin = self._best(self.probs)
         if hedge:
-            margin = self._best(self.hedged(hedge))[1]
+            labels, margin = self.labels(), self._best(self.hedged(hedge))[1]
+        else:
+            labels, margin = self._best(self.probs)
         return Answer(labels, (1 - margin).clamp_(0, 1), self.window.own(self.classes, self.original, self.bound))
 
     def labels(self) -> Tensor:
-        return self._best(self.probs)[0]
+        best, place = most_likely(self.probs[: len(self.classes)])
+        labels = self.classes[place]
+        doubtful = self._doubtful(self.probs, best)
+        if doubtful is not None:
+            other, share = self.window.best_of_rest(self.classes, doubtful)
+            ahead = share * self.probs[-1][doubtful] > best[doubtful]
+            labels[doubtful] = torch.where(ahead, other, labels[doubtful])
+        return labels
+
+    def _doubtful(self, probs: Tensor, best: Tensor) -> Tensor | None:
+        """(h, w) bool: where one of the others may be the likeliest class; None for nowhere."""
+        if len(probs) == len(self.classes):
+            return None
+        limit = probs[-1]
+        if self.bound is not None:
+            # among each other the others keep the segmentor's proportions
+            limit = limit * (self.bound / self.original[-1].clamp(min=TINY)).clamp_(max=1)
+        # seldom: what all the others have together is less, and each of them even more so
+        doubtful = limit > best
+        return doubtful if bool(doubtful.any()) else None
 
     def hedged(self, hedge: float) -> Tensor:
         """Refined probabilities, of which a share is the segmentor's own: less sure where the two disagree."""
@@ -89,22 +109,15 @@ class _Pooled:
 
     def _best(self, probs: Tensor) -> tuple[Tensor, Tensor]:
         """(h, w) each: the likeliest class, and how far it is ahead of the next one."""
-        count = len(self.classes)
-        best, second, place = two_best(probs[:count])
+        best, second, place = two_best(probs[: len(self.classes)])
         labels = self.classes[place]
-        if len(probs) > count:
-            limit = probs[-1]
-            if self.bound is not None:
-                # among each other the others keep the segmentor's proportions
-                limit = limit * (self.bound / self.original[-1].clamp(min=TINY)).clamp_(max=1)
-            # seldom: what all the others have together is less, and each of them even more so
-            doubtful = limit > best
-            if bool(doubtful.any()):
-                other, share = self.window.best_of_rest(self.classes, doubtful)
-                its, first, runner_up = share * probs[-1][doubtful], best[doubtful], second[doubtful]
-                labels[doubtful] = torch.where(its > first, other, labels[doubtful])
-                second[doubtful] = torch.maximum(torch.minimum(its, first), runner_up)
-                best[doubtful] = torch.maximum(its, first)
+        doubtful = self._doubtful(probs, best)
+        if doubtful is not None:
+            other, share = self.window.best_of_rest(self.classes, doubtful)
+            its, first, runner_up = share * probs[-1][doubtful], best[doubtful], second[doubtful]
+            labels[doubtful] = torch.where(its > first, other, labels[doubtful])
+            second[doubtful] = torch.maximum(torch.minimum(its, first), runner_up)
+            best[doubtful] = torch.maximum(its, first)
         return labels, best - second
 
 
