@@ -198,7 +198,7 @@ class Canvas:
         if count <= FEW_CLASSES:
             classes = torch.arange(count)
         else:
-            matters = own.shares().leads
+            matters = own.shares().leads.clone()
             for piece, _ in pieces:
                 matters[piece.plan.classes] = True
             if not bool(matters.any()):
