@@ -8,13 +8,13 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .canvas import WINDOW
+from .context import context_of
 from .errors import InputError
 from .large_canvas import LargeCanvas, Spool, parts
 from .large_outputs import RowWriter, check_output, open_output
@@ -187,6 +187,7 @@ class _Job:
         self.canvas = LargeCanvas(known, settings.overlap, mix, refiner.hedge(known))
         assert refiner._fast is not None  # as every SlotUNet has
         self.chain = TileChain(refiner._fast, refiner.schedule, refiner.config.schedule, settings, refiner.dtype)
+        self.context = context_of(self.pixels, known, self.chain)
         self.bar = Progress(len(self.turns), "tiles", progress)
 
     def run(self, folder: Path) -> Iterator[Tile]:
@@ -214,9 +215,7 @@ class _Job:
         self.bar.advance()
 
     def _run(self, tile: Tile) -> None:
-        # all that is done to the image is to cut the tile from it
-        image = cast(Tensor, self.pixels)
-        self.refiner._refine_tile(image, self.known, tile, self.settings, self.chain, [self.canvas])
+        self.refiner._refine_tile(self.pixels, self.known, tile, self.settings, self.chain, [self.canvas], self.context)
 
     def _shows_one_class(self, tile: Tile) -> bool:
         """Whether all pixels give the same class a probability of `confident`; between two such, resizing does too."""

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .large_sources import ArrayRaster, PillowRaster, Raster, open_raster
+from .large_sources import ArrayRaster, EveryNth, PillowRaster, Raster, open_raster
 from .predictions import Prediction, read_prediction_file
-from .resize import nearest_index
+from .resize import coarse_size, nearest_index
 
 SCAN_VALUES = 1 << 22
 MOST_IDS = 1 << 16
@@ -35,6 +35,14 @@ class StreamedPrediction(Prediction):
     @cached_property
     def present(self) -> Tensor:
         return self.seen
+
+    def coarse(self, factor: int) -> "StreamedPrediction":
+        size, every = coarse_size(self.size, self.native.shape[-2:], factor)
+        if every == 1:
+            return replace(self, size=size)
+        raster = EveryNth(self.raster, every)
+        native = torch.zeros(()).expand((*self.native.shape[:-2], *raster.shape[-2:]))
+        return replace(self, native=native, size=size, raster=raster)
 
     def _nearest(self, top: int, left: int, height: int, width: int) -> Tensor:
         self._check_window(top, left, height, width)

@@ -87,6 +87,33 @@ class PillowRaster:
         return np.array(self.picture.crop((columns.start, rows.start, columns.stop, rows.stop)))
 
 
+class EveryNth:
+    """Of another raster's rows and columns every n-th, from the middle of the first n on.
+
+    Args:
+        raster: (H, W), or (K, h, w) of planes.
+        n: at least 1.
+    """
+
+    STRIP_ROWS = 128
+
+    def __init__(self, raster: Raster, n: int):
+        self._raster, self._n = raster, n
+        self.name, self.dtype = raster.name, raster.dtype
+        sides = (len(range(n // 2, side, n)) for side in raster.shape[-2:])
+        self.shape = (*raster.shape[:-2], *sides)
+
+    def read(self, rows: slice, columns: slice, plane: int | None = None) -> np.ndarray:
+        n = self._n
+        wide = slice(columns.start * n + n // 2, (columns.stop - 1) * n + n // 2 + 1)
+        values = np.empty((rows.stop - rows.start, columns.stop - columns.start), self.dtype)
+        for first in range(rows.start, rows.stop, self.STRIP_ROWS):
+            last = min(first + self.STRIP_ROWS, rows.stop)
+            part = self._raster.read(slice(first * n + n // 2, (last - 1) * n + n // 2 + 1), wide, plane)
+            values[first - rows.start : last - rows.start] = part[::n, ::n]
+        return values
+
+
 class TiffRaster:
     """The first page of a tiled or striped TIFF or BigTIFF, decoded part by part.
 

@@ -19,20 +19,16 @@ from torch import Tensor
 from .errors import InputError
 from .inputs import check_file, decode, describe_nonfinite, open_image
 from .prediction_window import LabelWindow, PredictionWindow, ValueWindow
-from .resize import LinearAxis, nearest_index
+from .resize import LinearAxis, coarse_size, nearest_index
 
 Kind: TypeAlias = Literal["logits", "probs", "labels"]
 AnyKind: TypeAlias = Literal["auto", "logits", "probs", "labels"]
 PredictionLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
-LABEL_CONFIDENCE = 0.9
-"""Probability that a label map gives its own label; the rest is spread over the other classes present in the map."""
-SUM_TOLERANCE = 1e-2
-"""How far from 1 a pixel's probabilities may sum and still be told from logits."""
-MAX_IMPLIED_CLASSES = 1024
-"""Most classes that a label map's ids may imply when `num_classes` is not given."""
-STRIP_PIXELS = 1 << 17
-"""Pixels of one class that `Prediction.argmax` resizes at a time; they should fit in the processor's cache."""
+LABEL_CONFIDENCE = 0.9  # that a label map gives its own label; the rest is spread over the other classes present
+SUM_TOLERANCE = 1e-2  # how far from 1 a pixel's probabilities may sum and still be told from logits
+MAX_IMPLIED_CLASSES = 1024  # most that a label map's ids may imply when `num_classes` is not given
+STRIP_PIXELS = 1 << 17  # of one class, which `Prediction.argmax` resizes at a time; they should fit in the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +72,11 @@ class Prediction:
         for k, plane in enumerate(self._planes(top, left, height, width)):
             values[k] = plane
         return values.softmax(0) if self.kind == "logits" else values
+
+    def coarse(self, factor: int) -> "Prediction":
+        """The prediction for the image made smaller by a whole factor; of a finer one, every n-th value is taken."""
+        size, every = coarse_size(self.size, self.native.shape[-2:], factor)
+        return replace(self, native=self.native[..., every // 2 :: every, every // 2 :: every], size=size)
 
     def cut(self, top: int, left: int, height: int, width: int) -> "Prediction":
         """The prediction of a window of the image, as if the image were that window; arguments as for `crop`."""
@@ -130,9 +131,8 @@ class Prediction:
         """(K,) bool: classes that occur in a label map (all, if it is all void); all True for the other kinds."""
         if self.kind != "labels":
             return torch.ones(self.num_classes, dtype=torch.bool, device=self.native.device)
-        labelled = self.native[self.native != self.ignore_index]
-        counts = torch.bincount(labelled, minlength=self.num_classes)
-        return counts > 0 if labelled.numel() else counts == 0
+        counts = torch.bincount(self.native[self.native != self.ignore_index], minlength=self.num_classes)
+        return counts > 0 if bool(counts.any()) else counts == 0
 
     def _label_probs(self, labels: Tensor) -> Tensor:
         present = self.present.float()

@@ -1,6 +1,6 @@
 """Windows of a resized picture, equal to those of the whole resize and computed without it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -63,3 +63,15 @@ class LinearAxis:
             return
         yield self.low[pixels], 1 - self.weight[pixels]
         yield self.high[pixels], self.weight[pixels]
+
+
+def coarse_size(size: tuple[int, int], native: Sequence[int], factor: int) -> tuple[tuple[int, int], int]:
+    """(H, W) of an image made smaller by a whole factor, and every how many-th value of a prediction will do for it.
+
+    Args:
+        size: (H, W) of the image.
+        native: (h, w) of the prediction.
+        factor: at least 1.
+    """
+    coarse = -(-size[0] // factor), -(-size[1] // factor)
+    return coarse, max(1, min(native[0] // coarse[0], native[1] // coarse[1]))

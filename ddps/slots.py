@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .config import ScheduleConfig
 from .diffusion.kernels import AbsorbingKernel, Kernel, UniformKernel
+from .prediction_window import LabelWindow, PredictionWindow
 
 # A class with less than this share of a tile's probability, and nowhere likely, is no candidate.
 NEGLIGIBLE_MASS = 2e-4
@@ -54,6 +55,25 @@ def plan_slots(mass: Tensor, peak: Tensor, max_slots: int) -> SlotPlan:
     if len(kept) == count or not rest.any():
         return SlotPlan(kept, count, other=False)
     return SlotPlan(kept[: max_slots - 1], count, other=True)
+
+
+def slots_of(window: PredictionWindow, max_slots: int) -> tuple[SlotPlan, Tensor] | None:
+    """The candidate classes of a window, and the segmentor's probabilities in their slots.
+
+    Args:
+        window: of the prediction; of a label map only the classes that it shows are possible.
+        max_slots: as for `plan_slots`.
+
+    Returns:
+        The plan, and (S, height, width) float32 that sum to 1; None where there is one class only.
+    """
+    if isinstance(window, LabelWindow):
+        window = window.own_classes()
+    shares = window.shares()
+    if int((shares.peak > 0).sum()) < 2:
+        return None
+    plan = plan_slots(shares.mass, shares.peak, max_slots)
+    return plan, window.grouped(plan.classes, plan.other)
 
 
 def to_slots(probs: Tensor, plan: SlotPlan) -> Tensor:

@@ -22,7 +22,7 @@ from .settings import Settings
 from .slots import slot_kernel
 
 MOST_ZOOM = 2.0
-# Share of the pass over the enlarged tile in the answer; the rest is that of the pass at the tile's own size.
+# Share of the latest pass in the answer; the rest is that of the first, where it has seen the tile at another size.
 FINE_SHARE = 0.75
 REACH_CELL = 4
 # What a class that is near keeps of its probability, however sure the network is of one that is not.
@@ -90,6 +90,7 @@ class TileChain:
         seeds: Sequence[int],
         record: samplers.Callback | None = None,
         classes: Tensor | None = None,
+        around: Sequence[Tensor] | None = None,
     ) -> list[Tensor]:
         """Refined probabilities of one tile, averaged over one chain per seed.
 
@@ -101,6 +102,8 @@ class TileChain:
             seeds: of the chains.
             record: called with every `Step` of the first chain, its logits on the tile's own grid at stride 2.
             classes: (S,) the class in every slot, see `SlotPlan.ids`; networks that know their classes need it.
+            around: per seed (S, ceil(h/2), ceil(w/2)) log-probabilities from a coarser look at more of the image, which
+                are then the chain's first answer; None for a first pass over the tile itself.
 
         Returns:
             (S, h, w) float32 after each of the numbers of steps in `settings.after`, then after the last step.
@@ -109,10 +112,12 @@ class TileChain:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             last = self._view(image, slots, zoom, crisp, classes)
             several = self.settings.steps > 1
-            first = self._view(image, slots, 1.0, crisp, classes) if zoom > 1 and several else last
+            plain = zoom > 1 and several and around is None
+            first = self._view(image, slots, 1.0, crisp, classes) if plain else last
             totals = [torch.zeros(()) for _ in range(len(self.settings.after) + 1)]
             for index, seed in enumerate(seeds):
-                answers = self._chain(first, last, seed, (height, width), record if index == 0 else None)
+                seen = None if around is None else _on_grid(around[index].to(self.device), last)
+                answers = self._chain(first, last, seed, (height, width), record if index == 0 else None, seen)
                 totals = [total + answer for total, answer in zip(totals, answers, strict=True)]
         return [total / len(seeds) for total in totals]
 
@@ -135,18 +140,25 @@ class TileChain:
         return View(condition, blank, *size)
 
     def _chain(
-        self, first: View, last: View, seed: int, size: tuple[int, int], record: samplers.Callback | None
+        self,
+        first: View,
+        last: View,
+        seed: int,
+        size: tuple[int, int],
+        record: samplers.Callback | None,
+        seen: Tensor | None,
     ) -> list[Tensor]:
         """(S, h, w) float32 probabilities of one run of the sampler, as `refine` gives them."""
         passes: dict[View, Denoised] = {}
         answers: list[Tensor] = []
+        ran: list[samplers.Step] = []
 
         def denoiser(mask: Tensor, i: int) -> Tensor:
+            if seen is not None and not ran:
+                return seen
             view = last if passes else first
             passes[view] = self._denoise(view, resize_mask(mask, last, view), i)
             return resize_logits(passes[view].logits, view, last)
-
-        ran: list[samplers.Step] = []
 
         def keep(step: samplers.Step) -> None:
             if record is not None:
@@ -159,7 +171,7 @@ class TileChain:
             if self.settings.callback is not None:
                 self.settings.callback(step)
             if step.index + 1 in self.settings.after:
-                answers.append(self._answer(passes, size))
+                answers.append(self._answer(passes, size, seen))
 
         kernel = slot_kernel(self.kernel_config, last.condition.slots)
         generators = [torch.Generator().manual_seed(seed)]
@@ -181,12 +193,16 @@ class TileChain:
         # a chain that ended early would have gone on showing the same
         for index in range(ran[0].index + 1, self.settings.steps):
             keep(replace(ran[0], index=index))
-        answer = self._answer(passes, size)
+        answer = self._answer(passes, size, seen)
         return [*answers, *[answer] * (len(self.settings.after) - len(answers)), answer]
 
-    def _answer(self, passes: Mapping[View, Denoised], size: tuple[int, int]) -> Tensor:
+    def _answer(self, passes: Mapping[View, Denoised], size: tuple[int, int], seen: Tensor | None) -> Tensor:
         """(S, h, w) float32 probabilities: a log-linear pool of the latest pass of every view."""
-        first, *others = (self._finish(view, denoised, size) for view, denoised in passes.items())
+        logits = [self._finish(view, denoised, size) for view, denoised in passes.items()]
+        if seen is not None:
+            wide = F.interpolate(seen.float(), scale_factor=2.0, mode="bilinear", align_corners=False)
+            logits.insert(0, wide[0, :, : size[0], : size[1]])
+        first, *others = logits
         return pooled_softmax(first, others[0] if others else None, FINE_SHARE)
 
     def _finish(self, view: View, denoised: Denoised, size: tuple[int, int]) -> Tensor:
@@ -200,6 +216,13 @@ class TileChain:
             return denoised
         g, without = self.settings.guidance_scale, self.network.denoise(mask, i, view.blank).logits
         return replace(denoised, logits=denoised.logits * (1 + g) - g * without)
+
+
+def _on_grid(logits: Tensor, view: View) -> Tensor:
+    """(S, h, w) on a tile's own grid at stride 2, as (1, S, h', w') on that of a view, which is the tile enlarged."""
+    rows, columns = -(-view.height // 2), -(-view.width // 2)
+    resized = _resize(logits[None], (rows, columns))
+    return F.pad(resized, (0, view.grid[1] - columns, 0, view.grid[0] - rows), mode="replicate")
 
 
 def resize_mask(mask: Tensor, of: View, to: View) -> Tensor:

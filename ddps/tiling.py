@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# What networks pad the sides of a tile to, at most.
-MULTIPLE = 16
+# Strides of networks divide this. A tile that starts at a multiple of it is seen as the whole image would be: another
+# phase of the strided convolutions alone changes one pixel in a hundred.
+UNIT = 16
 
 
 @dataclass(frozen=True)
@@ -34,27 +35,30 @@ class Tile:
 
 
 def plan_tiles(size: tuple[int, int], tile: int, overlap: int) -> list[Tile]:
-    """Covers an image with tiles of equal size, evenly spaced, that overlap by at least `overlap`.
+    """Covers an image with tiles that overlap by at least `overlap`, evenly spaced, of one size but for the last.
 
-    There are as few as can be, and they are no larger than that needs: what two tiles share is computed twice.
+    There are as few as can be, and they are no larger than that needs: what two tiles share is computed twice. They
+    start at multiples of 16 pixels, where `tile` leaves room for that.
 
     Args:
         size: (H, W) of the image.
         tile: longest side of a tile in pixels; an image that is smaller in a direction takes one tile there.
         overlap: least overlap of neighbours in pixels, less than `tile`.
     """
-    (height, rows), (width, columns) = (_spread(side, tile, overlap) for side in size)
-    return [Tile(top, left, height, width) for top in rows for left in columns]
+    rows, columns = (_spread(side, tile, overlap) for side in size)
+    return [Tile(top, left, height, width) for top, height in rows for left, width in columns]
 
 
-def _spread(side: int, tile: int, overlap: int) -> tuple[int, list[int]]:
-    """Length of the tiles along a side of an image, and where they start."""
+def _spread(side: int, tile: int, overlap: int) -> list[tuple[int, int]]:
+    """Where the tiles along a side of an image start, and how long they are."""
     if side <= tile:
-        return side, [0]
-    count = 1 + -(-(side - tile) // (tile - overlap))
-    length = -(-(side + (count - 1) * overlap) // count)
-    length = min(tile, -(-length // MULTIPLE) * MULTIPLE)
-    return length, [round(k * (side - length) / (count - 1)) for k in range(count)]
+        return [(0, side)]
+    unit = UNIT if tile // UNIT > -(-overlap // UNIT) else 1
+    longest, least, whole = tile // unit, -(-overlap // unit), -(-side // unit)
+    count = 1 + -(-(whole - longest) // (longest - least))
+    length = -(-(whole + (count - 1) * least) // count)
+    starts = [k * (whole - length) // (count - 1) * unit for k in range(count)]
+    return [(start, min(length * unit, side - start)) for start in starts]
 
 
 @dataclass(frozen=True)
@@ -127,3 +131,11 @@ def _ramp(length: int, overlap: int, before: bool, after: bool) -> Tensor:
     if after:
         ramp[length - span :] *= rise.flip(0)
     return ramp.clamp(min=1e-3)
+
+
+def chain_seed(seed: int, sample: int, tile: Tile) -> int:
+    """A different, reproducible stream for every chain of every tile."""
+    value = seed % 2**63
+    for part in (sample, tile.top, tile.left):
+        value = (value * 6364136223846793005 + part + 1442695040888963407) % 2**63
+    return value

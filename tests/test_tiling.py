@@ -1,4 +1,4 @@
-"""Tiles cover every pixel, are of one size, overlap enough, and their blending weights are sound."""
+"""Tiles cover every pixel, start where strides fall as in the whole, overlap enough, and their weights are sound."""
 
 from itertools import pairwise
 
@@ -20,7 +20,8 @@ def test_a_plan(height, width, tile, share):
     cover, weights = torch.zeros(height, width), torch.zeros(height, width)
     whole = Tile(0, 0, height, width)
     for one in tiles:
-        assert (one.height, one.width) == (tiles[0].height, tiles[0].width)
+        assert tiles[0].height - 16 < one.height <= tiles[0].height
+        assert tiles[0].width - 16 < one.width <= tiles[0].width
         assert one.height <= min(tile, height) and one.width <= min(tile, width)
         assert 0 <= one.top <= height - one.height and 0 <= one.left <= width - one.width
         window = blend_window(one, (height, width), overlap)
@@ -51,7 +52,13 @@ def test_no_more_tiles_than_needed():
 def test_tiles_are_no_larger_than_they_have_to_be():
     # three tiles of 128 would do as well, and compute half as much again
     assert {(one.height, one.width) for one in plan_tiles((128, 272), 128, 32)} == {(128, 112)}
-    assert {(one.height, one.width) for one in plan_tiles((129, 320), 128, 32)} == {(96, 128)}
+    # the last ones end with the image
+    assert {(one.height, one.width) for one in plan_tiles((129, 320), 128, 32)} == {(96, 128), (81, 128)}
+
+
+@given(height=SIZES, width=SIZES, tile=st.integers(64, 256), overlap=st.integers(0, 32))
+def test_tiles_start_where_the_strides_of_a_network_over_the_whole_image_fall(height, width, tile, overlap):
+    assert all(one.top % 16 == 0 and one.left % 16 == 0 for one in plan_tiles((height, width), tile, overlap))
 
 
 def test_weights_fall_towards_inner_borders_only():
