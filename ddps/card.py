@@ -2,18 +2,107 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 from .config import DDPSConfig, FeaturesNetwork
+from .errors import InputError
 
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+TASK = "image-segmentation"
+# The Hub's name of a metric, where it has one, by the name that `ddps evaluate --json` gives it.
+METRICS = {"miou": ("mean_iou", "mIoU"), "mbiou": ("mean_boundary_iou", "mBIoU"), "accuracy": ("accuracy", "accuracy")}
 TAGS = ("ddps", "mask-refinement", "semantic-segmentation", "discrete-diffusion", "arxiv:2306.01721")
+
+
+@dataclass(frozen=True)
+class CardMetadata:
+    """What the Hub's filters and widgets read of a model, beside what every refiner's card says.
+
+    Attributes:
+        license: the Hub's identifier of the weights' licence, such as "apache-2.0"; None states none.
+        datasets: what the weights were trained on, by the Hub's ids or plain names.
+        metrics: the Hub's ids of the metrics; () for those of `results`.
+        results: what was measured; `evaluation_results` makes them of what `ddps evaluate --json` prints.
+        tags: further tags beside `TAGS`.
+        sections: heading → Markdown, appended to the card in order: training data, command, machine, limits.
+
+    Raises:
+        InputError: a name where a sequence of names belongs, a text that is empty or not one line, or results that
+            are no `huggingface_hub.EvalResult`.
+    """
+
+    license: str | None = None
+    datasets: Sequence[str] = ()
+    metrics: Sequence[str] = ()
+    results: Sequence["EvalResult"] = ()
+    tags: Sequence[str] = ()
+    sections: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        from huggingface_hub import EvalResult
+
+        for field in ("datasets", "metrics", "tags"):
+            if isinstance(getattr(self, field), str):
+                raise InputError(f"a sequence of names as {field}", repr(getattr(self, field)), "a list of them")
+        for text in (*((self.license,) if self.license is not None else ()), *self.datasets, *self.metrics, *self.tags):
+            if not isinstance(text, str) or not text.strip():
+                raise InputError("names in a card's metadata", repr(text), "text, or leaving it out")
+        if not all(isinstance(result, EvalResult) for result in self.results):
+            raise InputError("huggingface_hub.EvalResult as results", "others", "card.evaluation_results")
+
+
+# What saving takes: a whole card in Markdown, or what to say in one beyond what the config does.
+CardLike: TypeAlias = str | CardMetadata | None
+
+
+def evaluation_results(
+    report: Mapping[str, object], dataset: str, *, split: str | None = None, predictions: str | None = None
+) -> list["EvalResult"]:
+    """Turns what `ddps evaluate --json` prints into entries of a model index.
+
+    Args:
+        report: that JSON object.
+        dataset: name of the data set, or its id on the Hub.
+        split: such as "test".
+        predictions: whose predictions were refined, such as the segmentor's name.
+
+    Returns:
+        mIoU, mBIoU and accuracy of the refined masks in percent, those that are there; each says in its `args` what
+        the predictions had alone.
+
+    Raises:
+        InputError: it is no such report.
+    """
+    from huggingface_hub import EvalResult
+
+    base, refined = report.get("base"), report.get("refined")
+    if not isinstance(base, Mapping) or not isinstance(refined, Mapping):
+        raise InputError("what `ddps evaluate --json` prints", "other JSON", "its whole output, parsed")
+    return [
+        EvalResult(
+            task_type=TASK,
+            dataset_type=dataset,
+            dataset_name=dataset,
+            dataset_config=predictions,
+            dataset_split=split,
+            metric_type=hub_name,
+            metric_name=f"{name}, refined" + (f" predictions of {predictions}" if predictions else ""),
+            metric_value=refined[key],
+            metric_args={"before_refinement": base.get(key), "images": report.get("images")},
+        )
+        for key, (hub_name, name) in METRICS.items()
+        if refined.get(key) is not None
+    ]
 
 
 def model_card(
     config: DDPSConfig,
+    metadata: CardMetadata | None = None,
     *,
     source: str = "path/or/org/name",
-    license: str | None = None,
-    tags: Sequence[str] = (),
     parameters: int | None = None,
     sections: Mapping[str, str] | None = None,
 ) -> str:
@@ -21,23 +110,18 @@ def model_card(
 
     Args:
         config: the refiner's config; name, classes, network, schedule and defaults are read off it.
+        metadata: what is known beyond that; None for nothing.
         source: what a user gives to `DDPSRefiner.from_pretrained` to get this refiner.
-        license: the Hub's identifier of the weights' licence, such as "apache-2.0"; None states none.
-        tags: further tags beside `TAGS`.
         parameters: number of trained parameters, if known.
-        sections: heading → Markdown, appended in order: training data, command, machine, results, limits.
+        sections: heading → Markdown, appended in order before those of `metadata`.
 
     Returns:
         Markdown with a YAML header.
     """
-    # JSON strings are YAML strings, whatever a name holds.
-    metadata = ["library_name: ddps", "pipeline_tag: image-segmentation"]
-    if license is not None:
-        metadata.append(f"license: {json.dumps(license)}")
-    metadata += ["tags:", *(f"- {json.dumps(tag)}" for tag in (*TAGS, *tags))]
+    metadata = CardMetadata() if metadata is None else metadata
     name = _inline(config.name) or "DDPS refiner"
     parts = [
-        "\n".join(["---", *metadata, "---"]),
+        f"---\n{_header(config, metadata)}\n---",
         f"# {name}",
         "Makes the masks of a semantic segmentor better: a discrete diffusion model of masks "
         "([DDPS](https://arxiv.org/abs/2306.01721)) re-noises and denoises the segmentor's prediction, guided by "
@@ -50,9 +134,26 @@ def model_card(
     if config.labels.names:
         classes = ", ".join(f"{index} {_inline(name)}" for index, name in enumerate(config.labels.names))
         parts += ["## Classes", classes]
-    for heading, text in (sections or {}).items():
+    for heading, text in {**(sections or {}), **(metadata.sections or {})}.items():
         parts += [f"## {_inline(heading)}", text.strip()]
     return "\n\n".join(parts) + "\n"
+
+
+def _header(config: DDPSConfig, metadata: CardMetadata) -> str:
+    """The YAML that the Hub reads; PyYAML quotes whatever a name holds."""
+    from huggingface_hub import ModelCardData
+
+    metrics = metadata.metrics or dict.fromkeys(result.metric_type for result in metadata.results)
+    return ModelCardData(
+        library_name="ddps",
+        pipeline_tag=TASK,
+        license=metadata.license,
+        datasets=list(metadata.datasets) or None,
+        metrics=list(metrics) or None,
+        tags=[*TAGS, *metadata.tags],
+        model_name=(config.name or "DDPS refiner") if metadata.results else None,
+        eval_results=list(metadata.results) or None,
+    ).to_yaml()
 
 
 def _usage(config: DDPSConfig, source: str) -> str:

@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -16,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from .atomic import atomic_write
-from .card import model_card
+from .card import CardLike, model_card
 from .config import DDPSConfig
 from .errors import InputError, one_line
+from .hub_client import HubFiles, upload
 from .tensor_file import read_tensors, write_tensors
 
 CONFIG_FILE = "config.json"
@@ -26,7 +26,7 @@ WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 MAX_CONFIG_BYTES = 16 * 2**20
 
-__all__ = ["embedded_names", "load_weights", "model_card", "push", "read_config", "save_weights"]
+__all__ = ["CardLike", "embedded_names", "load_weights", "model_card", "push", "read_config", "save_weights"]
 
 HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 
@@ -105,9 +105,10 @@ def save_weights(
     directory: str | Path,
     config: DDPSConfig,
     state_dict: Mapping[str, Tensor],
-    card: str | None = None,
+    card: CardLike = None,
     *,
     half: bool = False,
+    source: str = "path/or/org/name",
 ) -> Path:
     """Writes config, weights and model card to a folder, which is made if need be.
 
@@ -118,8 +119,9 @@ def save_weights(
         directory: the folder.
         config: what goes to `config.json`.
         state_dict: name → tensor on any device.
-        card: Markdown of the model card; None for `model_card(config)`.
+        card: Markdown of the model card, or what `model_card` is to say in it beyond what the config does.
         half: store floating tensors as float16, at half the size; they load as float32.
+        source: what the card tells a user to load.
 
     Returns:
         The folder.
@@ -130,7 +132,8 @@ def save_weights(
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise InputError("a folder to save into", f"the file {directory}", "another name")
-    texts = {CARD_FILE: model_card(config) if card is None else card, CONFIG_FILE: config.to_json()}
+    card = card if isinstance(card, str) else model_card(config, card, source=source)
+    texts = {CARD_FILE: card, CONFIG_FILE: config.to_json()}
     directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as renames:
         for name, text in texts.items():
@@ -151,14 +154,14 @@ def push(
     revision: str | None = None,
     commit_message: str = "Upload a ddps refiner",
 ) -> str:
-    """Uploads a saved refiner to the Hub in one commit; the repository is made if need be.
+    """Uploads a saved refiner to the Hub in one commit; repository and branch are made if need be.
 
     Only the config, the weights and the card leave the folder, whatever else lies in it.
 
     Args:
         directory: a folder that `save_weights` wrote.
         repo_id: `"org/name"`.
-        token: see `load_weights`.
+        token: see `load_weights`; it must have the right to write.
         private: visibility of a repository that is made; None for the account's default.
         revision: branch to commit to; None for the main one.
         commit_message: the commit's message.
@@ -177,22 +180,16 @@ def push(
     for name in (WEIGHTS_FILE, CARD_FILE):
         if not (directory / name).is_file():
             raise InputError(str(directory / name), "no such file", "a folder that ddps saved")
-
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=token, library_name="ddps")
-    try:
-        url = api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=repo_id,
-            folder_path=directory,
-            allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE],
-            revision=revision,
-            commit_message=commit_message,
-        )
-    except _hub_errors() as error:
-        raise _explain(error, repo_id, revision) from error
-    return str(url)
+    names = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
+    return upload(
+        directory,
+        names,
+        repo_id,
+        token=token,
+        private=private,
+        revision=revision,
+        commit_message=commit_message,
+    )
 
 
 def embedded_names() -> tuple[str, ...]:
@@ -220,7 +217,7 @@ def _locate(
             raise InputError("a Hub id together with revision", repr(str(source))[:120], "leaving revision out")
         return lambda name: folder / name
     if isinstance(source, str) and HUB_ID.fullmatch(source) and ".." not in source:
-        return _HubFiles(source, revision, token, cache_dir, local_files_only)
+        return HubFiles(source, (CONFIG_FILE, WEIGHTS_FILE), revision, token, cache_dir, local_files_only)
     names = ", ".join(map(repr, embedded)) or "none in this installation"
     raise InputError(
         f"embedded weights ({names}), an existing folder, or a Hub id 'org/name'",
@@ -233,69 +230,3 @@ def _check_revision(revision: str | None) -> None:
     # The Hub's cache keeps a revision as a path below refs/, which must not lead out of it.
     if revision is not None and (not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", revision, re.ASCII) or ".." in revision):
         raise InputError("a branch, tag or commit as revision", repr(revision)[:120], "a name such as 'main' or 'v1.0'")
-
-
-@dataclass
-class _HubFiles:
-    """Files of one commit of a Hub repository."""
-
-    repo_id: str
-    revision: str | None
-    token: str | bool | None
-    cache_dir: str | Path | None
-    local_files_only: bool
-
-    def __call__(self, name: str) -> Path:
-        try:
-            path = self.cached(name) if self.local_files_only else self.download(name)
-        except _hub_errors() as error:
-            raise _explain(error, f"{self.repo_id}/{name}", self.revision) from error
-        # The cache keeps files under snapshots/COMMIT/: from the first file on, all come from that same commit.
-        self.revision = path.parent.name
-        return path
-
-    def cached(self, name: str) -> Path:
-        # hf_hub_download(local_files_only=True) still asks the Hub for a list of user agents in some versions.
-        from huggingface_hub import errors, try_to_load_from_cache
-
-        path = try_to_load_from_cache(self.repo_id, name, cache_dir=self.cache_dir, revision=self.revision)
-        if not isinstance(path, str):
-            raise errors.LocalEntryNotFoundError(name)
-        return Path(path)
-
-    def download(self, name: str) -> Path:
-        from huggingface_hub import hf_hub_download
-
-        return Path(
-            hf_hub_download(
-                self.repo_id,
-                name,
-                revision=self.revision,
-                token=self.token,
-                cache_dir=self.cache_dir,
-                library_name="ddps",
-            )
-        )
-
-
-def _hub_errors() -> tuple[type[Exception], ...]:
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
-
-    return (EntryNotFoundError, HfHubHTTPError, HFValidationError, OSError)
-
-
-def _explain(error: Exception, what: str, revision: str | None) -> InputError:
-    from huggingface_hub import errors
-
-    at = f"{what} at revision {revision}" if revision else what
-    if isinstance(error, errors.GatedRepoError):
-        return InputError(f"access to {what}", "a gated model", "accepting its terms on its page and passing token=")
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return InputError(f"{what} on the Hub", "no such model, or a private one", "checking its name or token=")
-    if isinstance(error, errors.RevisionNotFoundError):
-        return InputError(f"{at} on the Hub", "no such revision", "a branch, tag or commit of that model")
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return InputError(f"{at} in the cache", "no such file there", "with a connection and local_files_only=False")
-    if isinstance(error, errors.EntryNotFoundError):
-        return InputError(f"{at} on the Hub", "no such file", "a model that ddps saved")
-    return InputError(f"an answer from the Hub for {at}", one_line(error), "again later, or a folder on disk")

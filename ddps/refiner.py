@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from . import hub
+from .adapters import adapt
 from .batches import is_batch, prediction_list
 from .canvas import Canvas
 from .config import DDPSConfig, LogitsNetwork
+from .context import Context, Pixels, context_of
 from .devices import find_device, has_native_bfloat16
 from .diffusion import samplers
 from .diffusion.schedules import Schedule, make_schedule
@@ -30,9 +32,9 @@ from .predictions import AnyKind, Prediction, PredictionLike, load_prediction
 from .progress import Progress
 from .segmentors import ImageDenoiser
 from .settings import Preset, Settings
-from .slots import SlotPlan, plan_slots
+from .slots import SlotPlan, slots_of
 from .tile_chain import TileChain, keep_in_reach, zoom_of
-from .tiling import Tile, plan_tiles
+from .tiling import Tile, chain_seed, plan_tiles
 from .visualize import default_palette
 
 # A tile in which the segmentor is this sure everywhere has nothing to refine.
@@ -130,18 +132,25 @@ class DDPSRefiner:
             setattr(self._fast, name, compiled)
         return self
 
-    def save_pretrained(self, directory: str | Path, card: str | None = None, half: bool = False) -> Path:
+    def save_pretrained(self, directory: str | Path, card: hub.CardLike = None, half: bool = False) -> Path:
         """Writes config.json, model.safetensors and a model card (README.md) into a folder; see `hub.save_weights`."""
         return hub.save_weights(directory, self.config, self.network.state_dict(), card, half=half)
 
     def push_to_hub(
-        self, repo_id: str, *, token: str | bool | None = None, private: bool | None = None, revision: str | None = None
+        self,
+        repo_id: str,
+        card: hub.CardLike = None,
+        half: bool = False,
+        *,
+        token: str | bool | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
     ) -> str:
-        """Uploads config, weights and card to "org/name" and returns the address; see `hub.push`."""
+        """Uploads config, weights and card to "org/name", returns the address; see `save_weights`, `push` in hub.py."""
         import tempfile
 
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
+            hub.save_weights(folder, self.config, self.network.state_dict(), card, half=half, source=repo_id)
             return hub.push(folder, repo_id, token=token, private=private, revision=revision)
 
     # Not inference_mode: its tensors can neither be changed in place nor take part in autograd afterwards.
@@ -149,7 +158,7 @@ class DDPSRefiner:
     def refine(
         self,
         image: ImageLike | Sequence[ImageLike],
-        prediction: PredictionLike | Sequence[PredictionLike] | None = None,
+        prediction: object = None,
         *,
         kind: AnyKind = "auto",
         preset: Preset = "default",
@@ -176,7 +185,8 @@ class DDPSRefiner:
             image: path, PIL image, uint8 (H, W, 3) or (H, W) numpy, uint8 or [0, 1] float (3, H, W) torch; for a batch
                 a list (sizes may differ) or (B, 3, H, W) torch.
             prediction: (K, h, w) logits or probabilities at any resolution, K = 1 meaning a sigmoid foreground; an
-                (h, w) label map; a path to .npz, .npy or .png; for a batch a list or (B, K, h, w).
+                (h, w) label map; a path to .npz, .npy or .png; what a segmentor of transformers, torchvision,
+                segmentation_models_pytorch or mmseg returns (`ddps.adapters`); for a batch a list or (B, K, h, w).
             kind: what the prediction is; "auto" raises where the values leave it open.
             preset: "fast" (one pass at the image's own size, six classes of a tile and the rest), "default" (the
                 model's own settings) or "best" (plug-in refiners: images enlarged to a short side of 720 px; the
@@ -224,6 +234,8 @@ class DDPSRefiner:
             preset=preset,
             plug_in=isinstance(self.network, SlotUNet),
         )
+        if prediction is not None:
+            prediction, kind = adapt(image, prediction, kind)
         if isinstance(self.network, FeaturesDenoiser):
             call = PaperCall(
                 self.network,
@@ -295,9 +307,10 @@ class DDPSRefiner:
         tiles = plan_tiles(known.size, settings.tile, settings.overlap)
         assert self._fast is not None
         chain = TileChain(self._fast, self.schedule, self.config.schedule, settings, self.dtype)
+        context = context_of(pixels, known, chain)
         bar = Progress(len(tiles), "tiles", progress)
         for tile in tiles:
-            self._refine_tile(pixels, known, tile, settings, chain, canvases)
+            self._refine_tile(pixels, known, tile, settings, chain, canvases, context)
             bar.advance()
         if known.kind == "labels":
             for canvas in canvases:
@@ -329,35 +342,35 @@ class DDPSRefiner:
 
     def _refine_tile(
         self,
-        pixels: Tensor,
+        pixels: Pixels,
         known: Prediction,
         tile: Tile,
         settings: Settings,
         chain: TileChain,
         canvases: Sequence[Canvas],
+        context: Context | None = None,
     ) -> None:
         window = known.window(tile.top, tile.left, tile.height, tile.width)
-        if isinstance(window, LabelWindow):
-            window = window.own_classes()
-        shares = window.shares()
-        if isinstance(window, LabelWindow) and int(window.present.sum()) == 1:
+        most = chain.network.config.max_slots
+        found = slots_of(window, min(most, settings.most_slots or most))
+        if found is None and isinstance(window, LabelWindow) and bool((only := window.own_classes().present).any()):
             # it could not get another class; that it is sure counts where tiles overlap
-            plan = SlotPlan(window.present.nonzero()[0], known.num_classes, other=False)
+            plan = SlotPlan(only.nonzero()[0], known.num_classes, other=False)
             for canvas in canvases:
                 canvas.add(tile, plan, torch.ones(1, tile.height, tile.width))
+        if found is None:
             return
-        if int((shares.peak > 0).sum()) < 2:
-            return
-        most = chain.network.config.max_slots
-        plan = plan_slots(shares.mass, shares.peak, min(most, settings.most_slots or most))
-        slots = window.grouped(plan.classes, plan.other)
+        plan, slots = found
         if float(slots.amax(0).min()) > SURE:
             return
         rows, columns = tile.slices_in(Tile(0, 0, *known.size))
         zoom = zoom_of(known.size, settings.working_size)
-        seeds = [_tile_seed(settings.seed, sample, tile) for sample in range(settings.num_samples)]
+        around = None if context is None else context.first_pass(tile, plan, slots)
+        seeds = [chain_seed(settings.seed, sample, tile) for sample in range(settings.num_samples)]
         record = canvases[-1].recorder(tile, plan)
-        answers = chain.refine(pixels[:, rows, columns], slots, zoom, known.kind == "labels", seeds, record, plan.ids)
+        answers = chain.refine(
+            pixels[:, rows, columns], slots, zoom, known.kind == "labels", seeds, record, plan.ids, around
+        )
         for canvas, answer in zip(canvases, answers, strict=True):
             if known.kind == "labels":
                 answer = keep_in_reach(answer, slots, max(REACH_PIXELS, REACH_SHARE * math.hypot(*known.size)))
@@ -371,11 +384,3 @@ def build_network(config: DDPSConfig) -> nn.Module:
     if config.backbone is None:
         return FeaturesDenoiser(config.network, config.schedule)
     return ImageDenoiser(config.network, config.schedule, config.backbone)
-
-
-def _tile_seed(seed: int, sample: int, tile: Tile) -> int:
-    """A different, reproducible stream for every chain of every tile."""
-    value = seed % 2**63
-    for part in (sample, tile.top, tile.left):
-        value = (value * 6364136223846793005 + part + 1442695040888963407) % 2**63
-    return value

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .adapters.sam import adapt_stack
 from .atomic import atomic_write
 from .config import FeaturesNetwork
 from .errors import InputError
@@ -97,7 +98,7 @@ class MaskStack:
 def refine_masks(
     refiner: DDPSRefiner,
     image: ImageLike,
-    masks: Masks,
+    masks: object,
     *,
     kind: MaskKind = "auto",
     preset: Preset = "default",
@@ -121,7 +122,8 @@ def refine_masks(
         image: one image, as `DDPSRefiner.refine` takes it.
         masks: (N, h, w) or (N, 1, h, w), N from 0 on, or a list of (h, w), at any resolution, covering the whole image.
             Booleans, integers that are 0 and 1, or 0 and 255; or float probabilities or logits of every mask. Numpy or
-            torch; they are never changed.
+            torch; they are never changed. Or what a SAM of transformers, an automatic mask generator or a pipeline
+            of transformers returns (`ddps.adapters.sam`).
         kind: what the values are; "auto" raises where they leave it open.
         preset, steps, sampler, seed, num_samples, guidance_scale, tile: as for `DDPSRefiner.refine`.
         progress: a bar on stderr over the masks, on a terminal.
@@ -133,7 +135,8 @@ def refine_masks(
     if isinstance(refiner.config.network, FeaturesNetwork) or refiner.config.labels.num_classes is not None:
         raise InputError("weights for any number of classes", f"those of {refiner.source!r}", "the universal weights")
     pixels = load_image(image)
-    stack = load_stack(masks, kind, (pixels.shape[-2], pixels.shape[-1]))
+    known, kind = adapt_stack(masks, kind, (pixels.shape[-2], pixels.shape[-1]))
+    stack = load_stack(known, kind, (pixels.shape[-2], pixels.shape[-1]))
     whole = Tile(0, 0, *stack.size)
     pieces: list[_Piece | None] = []
     bar = Progress(len(stack.native), "masks", progress)
@@ -158,7 +161,7 @@ def refine_masks(
             piece = _Piece.of(box, refined)
         pieces.append(piece if piece is not None and bool(piece.mask.any()) else None)
         bar.advance()
-    return _answer(stack, _trust_exact(stack, pieces), masks, started)
+    return _answer(stack, _trust_exact(stack, pieces), known, started)
 
 
 @dataclass(eq=False)

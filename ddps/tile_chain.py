@@ -171,7 +171,7 @@ class TileChain:
             if self.settings.callback is not None:
                 self.settings.callback(step)
             if step.index + 1 in self.settings.after:
-                answers.append(self._answer(passes, size, seen))
+                answers.append(self._answer(passes, size, seen, last))
 
         kernel = slot_kernel(self.kernel_config, last.condition.slots)
         generators = [torch.Generator().manual_seed(seed)]
@@ -193,15 +193,18 @@ class TileChain:
         # a chain that ended early would have gone on showing the same
         for index in range(ran[0].index + 1, self.settings.steps):
             keep(replace(ran[0], index=index))
-        answer = self._answer(passes, size, seen)
+        answer = self._answer(passes, size, seen, last)
         return [*answers, *[answer] * (len(self.settings.after) - len(answers)), answer]
 
-    def _answer(self, passes: Mapping[View, Denoised], size: tuple[int, int], seen: Tensor | None) -> Tensor:
+    def _answer(
+        self, passes: Mapping[View, Denoised], size: tuple[int, int], seen: Tensor | None, last: View
+    ) -> Tensor:
         """(S, h, w) float32 probabilities: a log-linear pool of the latest pass of every view."""
         logits = [self._finish(view, denoised, size) for view, denoised in passes.items()]
         if seen is not None:
+            height, width = last.height, last.width
             wide = F.interpolate(seen.float(), scale_factor=2.0, mode="bilinear", align_corners=False)
-            logits.insert(0, wide[0, :, : size[0], : size[1]])
+            logits.insert(0, _resize(wide[..., :height, :width], size)[0])
         first, *others = logits
         return pooled_softmax(first, others[0] if others else None, FINE_SHARE)
 

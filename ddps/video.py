@@ -1,11 +1,13 @@
 """Video: what the frames before said is a prior for a frame, where the picture has not changed."""
 
 from dataclasses import replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .adapters import adapt
 from .config import FeaturesNetwork
 from .errors import InputError
 from .inputs import ImageLike, load_image
@@ -76,7 +78,7 @@ class VideoRefiner:
     def refine(
         self,
         image: ImageLike,
-        prediction: PredictionLike | None,
+        prediction: object,
         *,
         kind: AnyKind = "auto",
         preset: Preset = "default",
@@ -109,6 +111,8 @@ class VideoRefiner:
         if prediction is None:
             raise InputError("the segmentor's prediction", "None", "logits (K, h, w), or a label map (h, w)")
         pixels = load_image(image)
+        taken, kind = adapt(pixels, prediction, kind)
+        prediction = cast(PredictionLike, taken)  # one image, one prediction
         known = self._load(prediction, (pixels.shape[-2], pixels.shape[-1]), kind, ignore_index, num_classes)
         motion, weight = self._compare(pixels, known)
         evidence = _pooled(known.probs(), self._evidence, motion, self.weight * weight)

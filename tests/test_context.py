@@ -162,3 +162,13 @@ def test_the_first_step_is_shown_at_the_size_of_the_image():
     # one chain per sample, each with a coarse pass of its own
     several = refiner.refine(image, logits, kind="logits", num_samples=2, tile=320)
     assert (several.probs - refiner.refine(image, logits, kind="logits", tile=320).probs).abs().max() > 1e-3
+
+
+def test_what_was_seen_coarsely_lies_where_it_belongs_in_an_enlarged_tile():
+    torch.manual_seed(0)
+    network = SlotUNet(CONFIG.network).eval().requires_grad_(False)
+    chain = TileChain(network, make_schedule("linear", 20), CONFIG.schedule, settings_of(after=(1,)), torch.float32)
+    slots = smooth(3, 96, 64).softmax(0)
+    seen = F.avg_pool2d(slots, 2).clamp(min=1e-4).log()
+    first, last = chain.refine(torch.rand(3, 96, 64), slots, 1.5, False, [0], around=[seen])
+    assert (first - slots).abs().mean() < 0.02 and (last - slots).abs().mean() < 0.02

@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ..errors import InputError
 from ..inputs import load_image
 from ..metrics import SegmentationMetrics
 from ..predictions import AnyKind, Prediction, load_prediction, read_prediction_file
+from ..processes import processes
 from ..progress import Progress
 from ..protocol import AVERAGE, EvaluationProtocol, Passes, infer
 from ..protocol_models import Call, as_segmentor, caller
@@ -71,6 +73,29 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(args: argparse.Namespace) -> int:
+    with processes() as group:
+        args.device = group.device(args.device)
+        task = group.one_then_all(lambda: _prepare(args))
+        totals: dict[str, SegmentationMetrics] = {}
+        scores: dict[str, Score] = {}
+        mine = group.share(list(task.data.items.items()))
+        bar = Progress(len(mine), "evaluating", shown=group.leads)
+        for stem, item in mine:
+            try:
+                scores[stem] = _measure(task, stem, item, totals)
+            except (InputError, OSError) as error:
+                raise name_item(error, stem) from None
+            bar.advance()
+        parts = group.gather((totals, scores))
+        return group.first(lambda: _tell(args, task.data, parts))
+
+
+def _prepare(args: argparse.Namespace) -> Task:
+    """What is done with every image.
+
+    Raises:
+        InputError: options, files and weights that do not go together.
+    """
     if args.per_image is not None:
         check_new(args.per_image, args.overwrite)
     if args.average_base and args.predictions is None:
@@ -95,16 +120,23 @@ def run(args: argparse.Namespace) -> int:
         tile=args.tile,
     )
     void_first = refiner.config.labels.void_first
-    task = Task(data, protocol, passes, call, args.kind, not full, args.average_base, void_first)
+    return Task(data, protocol, passes, call, args.kind, not full, args.average_base, void_first)
+
+
+def _tell(
+    args: argparse.Namespace,
+    data: EvaluationSet,
+    parts: Sequence[tuple[dict[str, SegmentationMetrics], dict[str, Score]]],
+) -> int:
+    """Puts the processes' counts together, which are whole numbers and so add up exactly, and says what they are."""
     totals: dict[str, SegmentationMetrics] = {}
-    scores = []
-    bar = Progress(len(data.items), "evaluating")
-    for stem, item in data.items.items():
-        try:
-            scores.append(_measure(task, stem, item, totals))
-        except (InputError, OSError) as error:
-            raise name_item(error, stem) from None
-        bar.advance()
+    by_stem: dict[str, Score] = {}
+    for counted, scored in parts:
+        by_stem |= scored
+        for name, metrics in counted.items():
+            total = totals.setdefault(name, SegmentationMetrics(metrics.confusion.num_classes))
+            total.add(metrics)
+    scores = [by_stem[stem] for stem in data.items]
     if args.per_image is not None:
         write_text(to_json({"images": [score.as_dict() for score in scores]}) + "\n", args.per_image, args.overwrite)
     seconds = float(np.mean([score.seconds for score in scores]))

@@ -18,8 +18,10 @@ COMMANDS = {
     "benchmark": "compare quality with other refiners, or measure speed and calibration",
     "train": "train a refiner on your own images and masks",
     "convert": "turn a released checkpoint into a model folder",
+    "export": "write one denoising step for ONNX Runtime or torch.export",
     "prior": "show what a model believes about masks without an image",
     "demo": "refine rough masks of real photos, offline",
+    "app": "serve a web page to refine masks on",
     "info": "show versions, devices and a model's facts",
 }
 BAD_INPUT, INTERRUPTED = 2, 130

@@ -10,17 +10,19 @@ import torch
 
 from ..errors import InputError
 from ..outputs import Refinement
+from ..processes import Group, processes
 from ..progress import Progress
 from ..refiner import DDPSRefiner
 from ..review import Row
-from ..review_rows import RowFile, read_rows
+from ..review_rows import RowFile
 from ..video import VideoRefiner
 from .pairs import name_item
 from .refine_item import CannotWrite, Classes, Job, Loaded, is_done, load, measure_item, of_the_disk, refine, save
 from .refine_pipeline import overlap
-from .refine_plan import PAGE, ROWS, SUMMARY, Plan, check_inputs_stay, check_outputs_new, make_folder, plan_folders
+from .refine_plan import PAGE, SUMMARY, Plan, check_inputs_stay, check_outputs_new, make_folder, plan_folders
 from .refine_report import one_line, summarise
 from .refine_review import Review, write_review
+from .refine_rows import collect_rows, rows_path
 from .report import say_error, to_json, write_text
 
 OpenRefiner = Callable[[argparse.Namespace, Classes], tuple[DDPSRefiner | VideoRefiner, Classes]]
@@ -42,7 +44,7 @@ class Outcome:
 def run_folder(
     args: argparse.Namespace, classes: Classes, open_refiner: OpenRefiner, workers: int, review_most: int
 ) -> int:
-    """Refines a folder, then writes its summary.
+    """Refines a folder, under torchrun in several processes that share its items, then writes its summary.
 
     Args:
         args: of the command.
@@ -57,19 +59,62 @@ def run_folder(
     Raises:
         InputError: nothing could start.
     """
+    with processes() as group:
+        if args.video and group.world > 1:
+            raise InputError("one process with --video, whose frames know of each other", str(group.world), "one")
+        plan, todo = group.first(lambda: _begin(args))
+        outcome = Outcome()
+        if group.leads:
+            _say_alone(plan, outcome)
+        if todo:
+            args.device = group.device(args.device)
+            refiner, classes = group.one_then_all(lambda: _prepare(args, classes, open_refiner, todo))
+            _refine_all(group.share(todo), args, classes, refiner, workers, group, outcome)
+        outcome = _together(group.gather(outcome))
+        return group.first(lambda: _end(args, classes, plan, todo, review_most, workers, outcome))
+
+
+def _begin(args: argparse.Namespace) -> tuple[Plan, list[Job]]:
+    """What the folders hold, and what of it is to do."""
     plan = plan_folders(args)
     check_inputs_stay(plan.jobs)
     if not (args.resume or args.overwrite):
         check_outputs_new(plan.jobs, args.output, args.review is not None)
     todo = [job for job in plan.jobs if not (args.resume and is_done(job))]
-    rows = read_rows(args.output / ROWS)
-    outcome = Outcome()
-    _say_alone(plan, outcome)
-    if todo:
-        refiner, classes = open_refiner(args, classes)
-        for folder in {path.parent for path in todo[0].outputs}:
-            make_folder(folder)
-        _refine_all(todo, args, classes, refiner, workers, rows, outcome)
+    collect_rows(args.output)
+    return plan, todo
+
+
+def _prepare(
+    args: argparse.Namespace, classes: Classes, open_refiner: OpenRefiner, todo: Sequence[Job]
+) -> tuple[DDPSRefiner | VideoRefiner, Classes]:
+    opened = open_refiner(args, classes)
+    for folder in {path.parent for path in todo[0].outputs}:
+        make_folder(folder)
+    return opened
+
+
+def _together(outcomes: Sequence[Outcome]) -> Outcome:
+    """What has become of all processes' shares."""
+    whole = Outcome()
+    for outcome in outcomes:
+        whole.saved |= outcome.saved
+        whole.failed |= outcome.failed
+        whole.stopped = whole.stopped or outcome.stopped
+    return whole
+
+
+def _end(
+    args: argparse.Namespace,
+    classes: Classes,
+    plan: Plan,
+    todo: Sequence[Job],
+    review_most: int,
+    workers: int,
+    outcome: Outcome,
+) -> int:
+    """Says what has been done, and writes it down; gives the exit code."""
+    rows = collect_rows(args.output)
     # A row without its mask is of an item that a kill interrupted.
     undone = {job.name for job in todo} - outcome.saved
     of_jobs = [(job, rows[job.name]) for job in plan.jobs if job.name in rows and job.name not in undone]
@@ -99,12 +144,12 @@ def _refine_all(
     classes: Classes,
     refiner: DDPSRefiner | VideoRefiner,
     workers: int,
-    rows: dict[str, Row],
+    group: Group,
     outcome: Outcome,
 ) -> None:
-    """Every job that can be done; adds to `rows` and `outcome`."""
+    """Every job that can be done; adds to `outcome`."""
     overwrite = args.overwrite or args.resume
-    bar = Progress(len(todo), "refining")
+    bar = Progress(len(todo), "refining", shown=group.leads)
 
     def work(job: Job, loaded: Loaded) -> tuple[Loaded, Refinement]:
         return loaded, refine(refiner, job, loaded, args)
@@ -121,7 +166,6 @@ def _refine_all(
     def finish(job: Job, saved: Row | Exception) -> None:
         if isinstance(saved, Row):
             outcome.saved.add(job.name)
-            rows[job.name] = saved
         else:
             error = name_item(_memory(saved), job.inputs[-1].name)
             outcome.failed[job.name] = str(error)
@@ -129,7 +173,7 @@ def _refine_all(
         bar.advance()
 
     try:
-        file = RowFile(args.output / ROWS)
+        file = RowFile(rows_path(args.output, group.rank))
     except OSError as error:
         got = f"{str(args.output)!r}: {error.strerror or error}"
         raise InputError("a folder that can be written to", got, "another folder, or its permissions") from None

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..config import DDPSConfig
 from ..hub import read_config
+from ..processes import is_first
 from ..training import TrainConfig, model_of, own_classes, train
 from ..training.own_classes import SETTINGS as OWN_CLASSES
 from .train_recipe import add_recipe_options, check_without_recipe, run_recipe
@@ -112,5 +113,7 @@ def run(args: argparse.Namespace) -> int:
         config = own_classes(args.data[0], args.out, **given)
     else:
         config = TrainConfig(data=tuple(args.data), out=args.out, **given)
-    print(train(config))
+    folder = train(config)
+    if is_first():
+        print(folder)
     return 0

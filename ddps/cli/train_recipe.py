@@ -3,6 +3,7 @@
 import argparse
 
 from ..errors import InputError
+from ..processes import is_first
 from ..training.paper import PaperRun, load_recipe, recipe_names, train_recipe
 
 # Options of `ddps train` that belong to the run and not to its recipe.
@@ -63,5 +64,7 @@ def run_recipe(args: argparse.Namespace, given: dict[str, object]) -> int:
         predictions=args.predictions,
         **{name: value for name, value in given.items() if name in RUN_OPTIONS},  # type: ignore[arg-type]
     )
-    print(train_recipe(run))
+    folder = train_recipe(run)
+    if is_first():
+        print(folder)
     return 0

@@ -53,7 +53,7 @@ class ClassEvidence(nn.Module):
             (B, K, H/4, W/4) float32.
         """
         coarse = F.avg_pool2d(probs, 4).float()
-        known = coarse.new_zeros(len(coarse), self.classes + 1, *coarse.shape[-2:])
+        known = coarse.new_zeros(coarse.shape[0], self.classes + 1, *coarse.shape[-2:])
         known.scatter_add_(1, classes[:, :, None, None].expand_as(coarse), coarse)
         own = known[:, : self.classes].clamp(min=FLOOR).log()
         maps = [self.first(self.stem(torch.cat([own / 4 + 1, features[1]], 1)))]
@@ -79,7 +79,7 @@ def evidence_of_slots(logits: Tensor, classes: Tensor) -> Tensor:
     """
     count, size = logits.shape[1], logits.shape[-2:]
     probs = logits.softmax(1)
-    named = torch.zeros(len(logits), count + 1, device=logits.device).scatter_(1, classes, 1.0)[:, :count]
+    named = torch.zeros(logits.shape[0], count + 1, device=logits.device).scatter_(1, classes, 1.0)[:, :count]
     rest = (probs * (1 - named)[:, :, None, None]).sum(1, keepdim=True)
     every = torch.cat([probs, rest], 1)
     slots = every.gather(1, classes[:, :, None, None].expand(-1, -1, *size)).clamp(min=FLOOR).log()

@@ -50,7 +50,7 @@ class Condition:
     coarse: Tensor  # (B, S, H/2, W/2) segmentor's probabilities at stride 2
     log_odds: Tensor  # (B, S, H/2, W/2) against the best other slot, scaled to about [-1, 1]
     valid: Tensor | None  # (B, S) bool, None when no slot is padding
-    counts: list[int]  # slots of each image
+    counts: list[int]  # slots of each image; empty when no slot is padding
     known: Known | None = None  # of networks that know their classes by name
 
     @property
@@ -82,7 +82,7 @@ class Condition:
 
     def modulate(self, planes: Tensor, gate: Tensor, shared: Tensor) -> Tensor:
         """Each plane times its image's gate (B, C, H, W) plus its image's shared features."""
-        if self.valid is None and len(gate) == 1:
+        if self.valid is None and gate.shape[0] == 1:
             return torch.addcmul(shared, planes, gate)
         if self.valid is None:
             by_image = planes.unflatten(0, (-1, self.slots))
@@ -211,7 +211,7 @@ class SlotUNet(nn.Module):
             coarse=coarse,
             log_odds=log_odds_against_best(coarse.clamp(min=PROBABILITY_FLOOR).log()) / 8,
             valid=valid,
-            counts=[probs.shape[1]] * len(probs) if valid is None else valid.sum(1).tolist(),
+            counts=[] if valid is None else valid.sum(1).tolist(),
         )
         if self.config.classes and classes is not None:
             condition.known = self._know(condition, probs, classes)
@@ -241,9 +241,9 @@ class SlotUNet(nn.Module):
             The logits of p(x_0 | x_t), and what `finish` needs to bring them to image scale.
         """
         slots = condition.slots
-        step = torch.as_tensor(step, device=mask.device).expand(len(mask))
+        step = torch.as_tensor(step, device=mask.device).expand(mask.shape[0])
         time = self.time_mlp(sinusoidal(step, 32))
-        if len(time) > 1 or condition.valid is not None:
+        if time.shape[0] > 1 or condition.valid is not None:
             time = condition.pack(repeat(time, "b c -> b s c", s=slots))
         shown = mask[:, None] == torch.arange(slots, device=mask.device)[:, None, None]
         planes = torch.stack([condition.coarse, condition.log_odds, shown.to(condition.coarse.dtype)], 2)

@@ -23,7 +23,7 @@ class ResidualBlock(nn.Module):
             y = self.norm1(self.conv1(x))
         else:
             scale, shift = self.film(time).chunk(2, 1)
-            if len(time) == 1 and self.conv1.bias is not None:
+            if time.shape[0] == 1 and self.conv1.bias is not None:
                 # one time for all planes, and no normalisation in between: FiLM is part of the convolution
                 factor = scale[0].float() + 1
                 bias = torch.addcmul(shift[0].float(), self.conv1.bias, factor)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..diffusion.schedules import make_schedule
 from ..hub import save_weights
 from ..models.slot_unet import SlotUNet, channels_last
+from ..processes import join_processes
 from .checkpoint import load_state, save_state
 from .class_balance import class_shares, class_weights
 from .config import TrainConfig
@@ -22,7 +23,7 @@ from .data import Batch, CropStream, Sample, collate, refined_crops
 from .journal import LOG_FILE, Journal
 from .objective import condition_of, first_crops, naming_loss, refinement_loss, training_logits
 from .pictures import save_examples
-from .processes import autocast, average_gradients, join_processes, pick_device
+from .processes import autocast, average_buffers, average_gradients, average_value, pick_device
 from .sets import DataSet, read_data_set
 from .start import new_network, read_sets, with_labels
 from .user_segmentor import find_callable, out_of_fold, ready_made
@@ -124,13 +125,14 @@ class _Run:
         loss.backward()
         if self.world > 1:
             average_gradients(self.network, self.world)
+            average_buffers([self.network], self.world)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
         # a single overflow must not poison the weights
         if bool(torch.isfinite(norm)):
             self.optimizer.step()
         self.step += 1
         self._update_average()
-        value = float(loss.detach())
+        value = average_value(loss, self.world)
         self.loss = value if self.step == 1 else 0.99 * self.loss + 0.01 * value
         if self.step % 20 == 0:
             seconds = round(time.monotonic() - self.started)
@@ -154,7 +156,7 @@ class _Run:
             model = self.config.model
             if found is not None:
                 save_examples(found.examples, self.step, self.folder)
-                model = replace(model, inference=replace(model.inference, mix=found.mix, label_mix=found.mix))
+                model = replace(model, inference=replace(model.inference, mix=found.mix, label_mix=found.label_mix))
             save_weights(self.folder / "last", model, self.average)
             if score > self.best:
                 self.best = score

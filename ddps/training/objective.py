@@ -85,7 +85,8 @@ def first_crops(batch: Batch, condition: Condition, count: int) -> tuple[Batch, 
     """The first crops of a batch, with their part of its condition."""
     if count >= len(batch.image):
         return batch, condition
-    known, planes = condition.known, sum(condition.counts[:count])
+    known = condition.known
+    planes = count * condition.slots if condition.valid is None else sum(condition.counts[:count])
     if known is not None:
         known = Known(known.logits[:count], known.evidence[:count], known.planes[:planes])
     part = Condition(

@@ -1,4 +1,4 @@
-"""Where a run's processes meet and compute: ranks under torchrun, devices, precision, averages over ranks."""
+"""What training needs where several processes share it: devices, precision, averages over ranks."""
 
 import os
 from collections.abc import Iterable
@@ -10,14 +10,6 @@ from torch import Tensor, nn
 
 from ..devices import has_native_bfloat16
 from ..errors import InputError
-
-
-def join_processes() -> int:
-    """Joins the group that torchrun describes, if any, and returns its size."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1:
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return world
 
 
 def pick_device(name: str) -> torch.device:
@@ -51,6 +43,14 @@ def average_buffers(modules: Iterable[nn.Module], world: int) -> None:
     buffers = [b for m in layers for b in m.buffers(recurse=False) if b.is_floating_point()]
     if buffers:
         _average(buffers, world)
+
+
+def average_value(value: Tensor, world: int) -> float:
+    """The mean of a scalar over all ranks."""
+    mean = value.detach().clone().reshape(1)
+    if world > 1:
+        _average([mean], world)
+    return float(mean)
 
 
 def _average(tensors: list[Tensor], world: int) -> None:

@@ -1,5 +1,6 @@
 """Validation during training: the refiner as users will call it, on held-out images, against the segmentor alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
@@ -11,16 +12,18 @@ from torch import Tensor
 
 from ..canvas import mix_probs
 from ..metrics import SegmentationMetrics
-from ..predictions import AnyKind, load_prediction, read_prediction_file
+from ..predictions import AnyKind, Kind, Prediction, load_prediction, read_prediction_file
 from ..refiner import DDPSRefiner, build_network
 from ..visualize import default_palette
 from .config import TrainConfig
-from .corruption import corrupt
+from .corruption import corrupt, repair, soften
 from .pictures import Example
 from .sets import DataSet, Source
 
 MIXES = (1.0, 0.75, 0.5)
 """Shares of the refiner in the answer that validation tries."""
+LOWER_MIXES = (0.35, 0.25)
+"""Further ones for networks that know their classes by name, and may be too sure of them."""
 
 
 class Report(TypedDict):
@@ -40,19 +43,21 @@ class Validation:
 
     Args:
         mix: share of the refiner that gains most, to become the default of `refine`.
+        label_mix: the same for label maps.
         score: gain in mIoU + mBIoU, in points, averaged over the sets.
-        reports: one per segmentor and set.
+        reports: one per segmentor and set; where classes have names a second one, of a better segmentor.
         examples: one image per segmentor and set, to be looked at.
     """
 
     mix: float
+    label_mix: float
     score: float
     reports: list[Report]
     examples: list[Example] = field(default_factory=list, compare=False)
 
     def as_row(self) -> dict[str, object]:
         """What the log keeps of it."""
-        return {"mix": self.mix, "score": self.score, "reports": self.reports}
+        return {"mix": self.mix, "label_mix": self.label_mix, "score": self.score, "reports": self.reports}
 
 
 def validate(
@@ -61,40 +66,75 @@ def validate(
     """Refines up to `validate_images` predictions of every segmentor of every set; None where there is nothing to do.
 
     A set without predictions is judged on synthetic mistakes, the same at every validation.
+
+    Where classes have names, every prediction is also shown as a better segmentor of the same kind might have made it:
+    some of its mistakes are mended, and a label map becomes probabilities. How much the refiner may say to
+    probabilities is decided by these as well: users hand over other segmentors' than those that were trained with.
     """
     network = build_network(config.model)
     network.load_state_dict(weights)
     alone = replace(config.model, inference=replace(config.model.inference, mix=1.0, label_mix=1.0, hedge=0.0))
     refiner = DDPSRefiner(alone, network, device)
-    by_source = []
+    named = bool(getattr(config.model.network, "classes", 0))
+    mixes = MIXES + LOWER_MIXES if named else MIXES
+    given, mended = [], []
     for data in sets:
         sources: list[Source | None] = [*data.sources] or [None]
-        by_source += [_validate_source(refiner, data, source, config) for source in sources]
-    found = [answer for answer in by_source if answer is not None]
+        for source in sources:
+            given.append(_validate_source(refiner, data, source, config, mixes))
+            if named and source is not None:
+                mended.append(_validate_source(refiner, data, source, config, mixes, mend=True))
+    found = [answer for answer in given if answer is not None]
     if not found:
         return None
-    choices = []
-    for index, mix in enumerate(MIXES):
-        reports = [reports[index] for reports, _ in found]
-        gains = [r["miou"] - r["base_miou"] + r["mbiou"] - r["base_mbiou"] for r in reports]
-        examples = [replace(example, refined=refined[index]) for _, (example, refined) in found]
-        choices.append(Validation(mix, float(np.nanmean(gains)), reports, examples))
-    return max(choices, key=lambda choice: choice.score)
+    better = [answer for answer in mended if answer is not None]
+    scores = [_score([one.reports[index] for one in found]) for index in range(len(mixes))]
+    best = max(range(len(mixes)), key=scores.__getitem__)
+    mix = best
+    if better:
+        probable = [*better, *(one for one in found if one.kind != "labels")]
+        mix = max(range(len(mixes)), key=lambda index: _score([one.reports[index] for one in probable]))
+    return Validation(
+        mixes[mix],
+        mixes[best],
+        scores[best],
+        [*(one.reports[best] for one in found), *(one.reports[mix] for one in better)],
+        [replace(one.example, refined=one.refined[best]) for one in found],
+    )
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """One segmentor's predictions: a report per mix, and its first image with the refined labels per mix."""
+
+    kind: Kind
+    reports: list[Report]
+    example: Example
+    refined: list[Tensor]
+
+
+def _score(reports: list[Report]) -> float:
+    gains = [r["miou"] - r["base_miou"] + r["mbiou"] - r["base_mbiou"] for r in reports]
+    return float(np.nanmean(gains))
 
 
 def _validate_source(
-    refiner: DDPSRefiner, data: DataSet, source: Source | None, config: TrainConfig
-) -> tuple[list[Report], tuple[Example, list[Tensor]]] | None:
-    """One report per mix, and the first image as an example, with its refined labels per mix."""
+    refiner: DDPSRefiner,
+    data: DataSet,
+    source: Source | None,
+    config: TrainConfig,
+    mixes: Sequence[float],
+    mend: bool = False,
+) -> _Judged | None:
     pairs = [p for p in data.pairs if source is None or p[0].stem in source.files]
     chosen = pairs[:: max(1, len(pairs) // max(1, config.validate_images))][: config.validate_images]
     if not chosen:
         return None
-    name = data.name if source is None else f"{data.name}/{source.name}"
-    example: tuple[Example, list[Tensor]] | None = None
+    name = data.name if source is None else f"{data.name}/{source.name}" + (", mended" if mend else "")
+    first: tuple[Kind, Example, list[Tensor]] | None = None
     merge = None if source is None else source.merge
     classes = data.num_classes if merge is None else int(merge.max()) + 1
-    base, *refined = (SegmentationMetrics(classes, data.ignore_index) for _ in range(1 + len(MIXES)))
+    base, *refined = (SegmentationMetrics(classes, data.ignore_index) for _ in range(1 + len(mixes)))
     for number, (image, mask) in enumerate(chosen):
         with Image.open(mask) as file:
             target = torch.from_numpy(np.array(file).astype(np.int64))
@@ -108,20 +148,23 @@ def _validate_source(
         else:
             values, kind = read_prediction_file(source.files[image.stem])
         prediction = load_prediction(values, size, kind, data.ignore_index, classes)
+        if mend:
+            values, kind = _mended(prediction, target, number), "probs"
+            prediction = load_prediction(values, size, kind, data.ignore_index, classes)
         answer = refiner.refine(
             image, values, kind=prediction.kind, ignore_index=data.ignore_index, num_classes=classes
         )
         assert not isinstance(answer, list) and answer.probs is not None
         base.update(prediction.argmax(), target)
         before, after = prediction.probs(), torch.as_tensor(answer.probs)
-        mixed = [mix_probs(before, after, mix).argmax(0) for mix in MIXES]
+        mixed = [mix_probs(before, after, mix).argmax(0) for mix in mixes]
         for labels, metrics in zip(mixed, refined, strict=True):
             metrics.update(labels, target)
-        if example is None:
+        if first is None:
             own, names = prediction.argmax(), data.names if merge is None else ()
-            first = Example(name, image, own, own, target, default_palette(classes), names)
-            example = first, mixed
-    assert example is not None
+            example = Example(name, image, own, own, target, default_palette(classes), names)
+            first = prediction.kind, example, mixed
+    assert first is not None
     alone = base.as_dict()
     reports = [
         Report(
@@ -134,7 +177,17 @@ def _validate_source(
         )
         for metrics in refined
     ]
-    return reports, example
+    kind_of_all, example, labels_per_mix = first
+    return _Judged(kind_of_all, reports, example, labels_per_mix)
+
+
+def _mended(prediction: Prediction, target: Tensor, number: int) -> Tensor:
+    """(K, H, W) probabilities of a better segmentor of this kind; how much better depends on the image's number."""
+    generator = torch.Generator().manual_seed(number)
+    probs = repair(prediction.probs(), target, prediction.ignore_index, generator)
+    if prediction.kind == "labels":
+        probs = soften(probs, target, prediction.ignore_index, generator)
+    return probs / probs.sum(0, keepdim=True)
 
 
 def _damaged(target: Tensor, classes: int, ignore_index: int, number: int) -> Tensor:

@@ -119,3 +119,15 @@ def test_findings_and_their_report(data_set, tmp_path):
     assert "first_uniform" not in run("findings.py", *command)  # a second call finds everything done
     table = run("findings_report.py", work)
     assert "| 5 |" in table and "± 0.00" in table and table.count("|---") == 3
+
+
+def test_tile_seams(tmp_path):
+    rng = np.random.default_rng(0)
+    cells = np.kron(rng.integers(0, 3, (4, 5)), np.ones((40, 40), np.int64))
+    Image.fromarray((cells * 90 + rng.integers(0, 40, cells.shape)).astype(np.uint8)).save(tmp_path / "photo.png")
+    np.savez(tmp_path / "seen.npz", logits=np.eye(3, dtype=np.float32)[cells].transpose(2, 0, 1)[:, ::8, ::8] * 6)
+    options = ("--tiles", 112, "--picture", tmp_path / "seams.png", "--width", 100)
+    out = run("tile_seams.py", tmp_path / "photo.png", tmp_path / "seen.npz", *options)
+    whole, tiled = out.splitlines()
+    assert whole.startswith("whole: ") and " tiles of at most 112: " in tiled
+    assert Image.open(tmp_path / "seams.png").size == (400, 80)

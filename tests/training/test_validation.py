@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ddps import DDPSConfig
+from ddps.config import LabelSpace
 from ddps.refiner import build_network
 from ddps.training import TrainConfig
 from ddps.training.sets import read_data_set
-from ddps.training.validation import MIXES, Validation, validate
+from ddps.training.validation import LOWER_MIXES, MIXES, Validation, validate
 
 CPU = torch.device("cpu")
 
@@ -74,3 +77,26 @@ def test_the_models_own_mix_does_not_matter(make_set, tiny_model):
 def test_nothing_to_validate_on(make_set, tiny_model):
     assert run(tiny_model, []) is None
     assert run(tiny_model, [read_data_set(make_set(val=1), "val", None)], images=0) is None
+
+
+def test_named_classes_are_also_judged_on_a_better_segmentor_of_the_kind(make_set, tiny_model, tmp_path):
+    folder = make_set(classes=3, val=3)
+    root = tmp_path / "root" / "seg" / "val"
+    root.mkdir(parents=True)
+    for mask in sorted((folder / "val" / "masks").iterdir()):
+        labels = np.array(Image.open(mask))
+        # half of the image is wrong, far from the outlines as well
+        wrong = np.where(labels == 255, 255, (labels + 1) % 3)
+        labels[: len(labels) // 2] = wrong[: len(labels) // 2]
+        Image.fromarray(labels).save(root / mask.name)
+    network = replace(tiny_model.network, classes=3, max_slots=4)
+    named = replace(tiny_model, labels=LabelSpace(3), network=network)
+    found = run(named, [read_data_set(folder, "val", tmp_path / "root")])
+    assert found is not None and {found.mix, found.label_mix} <= {*MIXES, *LOWER_MIXES}
+    given, mended = found.reports
+    assert (given["set"], mended["set"]) == ("squares/seg", "squares/seg, mended")
+    assert given["base_miou"] + 5 < mended["base_miou"] < 100
+    assert found.score == pytest.approx(given["miou"] - given["base_miou"] + given["mbiou"] - given["base_mbiou"])
+    assert len(found.examples) == 1
+    # the same at every validation
+    assert run(named, [read_data_set(folder, "val", tmp_path / "root")]) == found

@@ -14,10 +14,11 @@ from ...errors import InputError
 from ...hub import load_weights, save_weights
 from ...models.paper import FeaturesDenoiser
 from ...models.slot_unet import channels_last
+from ...processes import join_processes
 from ...refiner import build_network
 from ..checkpoint import load_state, read_facts, save_state
 from ..journal import Journal
-from ..processes import autocast, average_buffers, average_gradients, join_processes, pick_device
+from ..processes import autocast, average_buffers, average_gradients, pick_device
 from .config import PaperRun
 from .data import Batch, Crops, Split, collate, label_space, read_split
 from .objective import Objective

@@ -1,0 +1,115 @@
+"""What the page does when something is clicked or uploaded: plain functions' answers as Gradio's updates."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from ..errors import InputError
+from ..predictions import AnyKind
+from ..refiner import DDPSRefiner
+from . import markup
+from .answers import read_options, refine_upload, save_mask, save_probs, show_answer, show_upload
+from .examples import ExampleFiles
+from .uploads import Limits, Upload, parse_names, read_upload
+
+
+class Events:
+    """One page's.
+
+    Args:
+        refiner: that all visitors share.
+        limits: of uploads.
+        examples: on disk.
+        folder: that the examples lie in, which is deleted with this object.
+    """
+
+    def __init__(
+        self,
+        refiner: DDPSRefiner,
+        limits: Limits,
+        examples: Sequence[ExampleFiles],
+        folder: "tempfile.TemporaryDirectory[str]",
+    ):
+        self._refiner, self._limits, self._examples, self._folder = refiner, limits, examples, folder
+
+    def preview(
+        self, image: str | None, prediction: str | None, kind: str, void: float | None, names: str | None
+    ) -> tuple[Any, ...]:
+        """The uploads as they are: the comparison's place, the downloads' row, the details' place."""
+        import gradio as gr
+
+        if image and prediction:
+            try:
+                shown = show_upload(self._refiner, self._read(image, prediction, kind, void, names))
+            except InputError as error:
+                shown = markup.error(error)
+        else:
+            shown = markup.half(has_image=bool(image)) if image or prediction else markup.empty()
+        return shown, gr.update(visible=False), ""
+
+    def choose(self, index: int) -> tuple[Any, ...]:
+        """An example's files and settings, and what `preview` says of them."""
+        example = self._examples[index]
+        about = str(example.photo), str(example.mask), "auto", 255, example.names
+        return *about, *self.preview(*about)
+
+    def refine(
+        self,
+        image: str | None,
+        prediction: str | None,
+        kind: str,
+        void: float | None,
+        names: str | None,
+        steps: float | None,
+        sampler: str | None,
+        seed: float | None,
+    ) -> Iterator[tuple[Any, ...]]:
+        """`preview`'s places, both downloads and the button: at once, when the answer is there, when its files are."""
+        import gradio as gr
+
+        same = gr.skip()
+        yield same, same, same, same, same, gr.update(value="Refining …", interactive=False)
+        try:
+            upload = self._read(image, prediction, kind, void, names)
+            options = read_options(steps, sampler, seed)
+            refined = refine_upload(self._refiner, upload, options)
+        except InputError as error:
+            yield markup.error(error), gr.update(visible=False), "", same, same, same
+            return
+        comparison, details = show_answer(self._refiner, upload, refined, options)
+        # Gradio copies the files that it is given before it asks for more, so that the folder may go afterwards.
+        with tempfile.TemporaryDirectory(prefix="ddps-app-") as folder:
+            mask = gr.update(value=str(save_mask(upload, refined, Path(folder))))
+            waiting = gr.update(label="Preparing probabilities …", value=None, interactive=False)
+            yield comparison, gr.update(visible=True), details, mask, waiting, same
+            probs = save_probs(upload, refined, Path(folder))
+            if probs is None:
+                ready = gr.update(label="Too many probabilities for a download", interactive=False)
+            else:
+                ready = gr.update(label="Download probabilities (npz)", value=str(probs), interactive=True)
+            yield same, same, same, same, ready, same
+
+    def rest(self) -> Any:
+        """The button as it was before `refine`."""
+        import gradio as gr
+
+        return gr.update(value="Refine", interactive=True)
+
+    def _read(
+        self, image: str | None, prediction: str | None, kind: str, void: float | None, names: str | None
+    ) -> Upload:
+        if not (image and prediction):
+            got = "only the image" if image else "only the prediction" if prediction else "neither"
+            raise InputError("an image and its prediction", got, "adding what is missing, or clicking an example")
+        if void is None or not float(void).is_integer():
+            raise InputError("the void label as a whole number", "nothing" if void is None else f"{void:g}", "255")
+        return read_upload(
+            image,
+            prediction,
+            cast(AnyKind, kind),
+            int(void),
+            parse_names(names or ""),
+            self._limits,
+            self._refiner.config.labels.num_classes,
+        )
