@@ -34,6 +34,7 @@ with processes() as group:
 """
 
 
+@pytest.mark.processes
 def test_two_processes(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     done = torchrun(script=tmp_path / "script.py")

@@ -1,6 +1,5 @@
 """Validation during training: the refiner as users will call it, on held-out images, against the segmentor alone."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
@@ -12,18 +11,19 @@ from torch import Tensor
 
 from ..canvas import mix_probs
 from ..metrics import SegmentationMetrics
-from ..predictions import AnyKind, Kind, Prediction, load_prediction, read_prediction_file
+from ..predictions import AnyKind, Kind, load_prediction, read_prediction_file
 from ..refiner import DDPSRefiner, build_network
 from ..visualize import default_palette
 from .config import TrainConfig
-from .corruption import corrupt, repair, soften
+from .corruption import corrupt
 from .pictures import Example
 from .sets import DataSet, Source
 
 MIXES = (1.0, 0.75, 0.5)
 """Shares of the refiner in the answer that validation tries."""
-LOWER_MIXES = (0.35, 0.25)
-"""Further ones for networks that know their classes by name, and may be too sure of them."""
+UNSEEN_MIX = 0.6
+"""Share for probabilities where classes are known by name and no segmentor's probabilities were there to validate on:
+the one that they will come from may know the classes better."""
 
 
 class Report(TypedDict):
@@ -45,7 +45,7 @@ class Validation:
         mix: share of the refiner that gains most, to become the default of `refine`.
         label_mix: the same for label maps.
         score: gain in mIoU + mBIoU, in points, averaged over the sets.
-        reports: one per segmentor and set; where classes have names a second one, of a better segmentor.
+        reports: one per segmentor and set.
         examples: one image per segmentor and set, to be looked at.
     """
 
@@ -67,39 +67,32 @@ def validate(
 
     A set without predictions is judged on synthetic mistakes, the same at every validation.
 
-    Where classes have names, every prediction is also shown as a better segmentor of the same kind might have made it:
-    some of its mistakes are mended, and a label map becomes probabilities. How much the refiner may say to
-    probabilities is decided by these as well: users hand over other segmentors' than those that were trained with.
+    Label maps and probabilities have a mix each. Where only one of the two is given it is that of both, but for
+    classes that are known by name: what made-up mistakes and label maps say of probabilities is far too good there.
     """
     network = build_network(config.model)
     network.load_state_dict(weights)
     alone = replace(config.model, inference=replace(config.model.inference, mix=1.0, label_mix=1.0, hedge=0.0))
     refiner = DDPSRefiner(alone, network, device)
-    named = bool(getattr(config.model.network, "classes", 0))
-    mixes = MIXES + LOWER_MIXES if named else MIXES
-    given, mended = [], []
+    found = []
     for data in sets:
         sources: list[Source | None] = [*data.sources] or [None]
-        for source in sources:
-            given.append(_validate_source(refiner, data, source, config, mixes))
-            if named and source is not None:
-                mended.append(_validate_source(refiner, data, source, config, mixes, mend=True))
-    found = [answer for answer in given if answer is not None]
+        judged = [_validate_source(refiner, data, source, config) for source in sources]
+        found += [one for one in judged if one is not None]
     if not found:
         return None
-    better = [answer for answer in mended if answer is not None]
-    scores = [_score([one.reports[index] for one in found]) for index in range(len(mixes))]
-    best = max(range(len(mixes)), key=scores.__getitem__)
-    mix = best
-    if better:
-        probable = [*better, *(one for one in found if one.kind != "labels")]
-        mix = max(range(len(mixes)), key=lambda index: _score([one.reports[index] for one in probable]))
+    labels = [one for one in found if one.kind == "labels"]
+    others = [one for one in found if one.kind != "labels"]
+    label_best, best = _best(labels or others), _best(others or labels)
+    chosen = [(one, label_best if one.kind == "labels" else best) for one in found]
+    named = bool(getattr(config.model.network, "classes", 0))
+    told = bool(others) and any(data.sources for data in sets)
     return Validation(
-        mixes[mix],
-        mixes[best],
-        scores[best],
-        [*(one.reports[best] for one in found), *(one.reports[mix] for one in better)],
-        [replace(one.example, refined=one.refined[best]) for one in found],
+        MIXES[best] if told or not named else UNSEEN_MIX,
+        MIXES[label_best],
+        _score([one.reports[index] for one, index in chosen]),
+        [one.reports[index] for one, index in chosen],
+        [replace(one.example, refined=one.refined[index]) for one, index in chosen],
     )
 
 
@@ -113,28 +106,26 @@ class _Judged:
     refined: list[Tensor]
 
 
+def _best(judged: list[_Judged]) -> int:
+    """Place of the mix that gains most."""
+    return max(range(len(MIXES)), key=lambda index: _score([one.reports[index] for one in judged]))
+
+
 def _score(reports: list[Report]) -> float:
     gains = [r["miou"] - r["base_miou"] + r["mbiou"] - r["base_mbiou"] for r in reports]
     return float(np.nanmean(gains))
 
 
-def _validate_source(
-    refiner: DDPSRefiner,
-    data: DataSet,
-    source: Source | None,
-    config: TrainConfig,
-    mixes: Sequence[float],
-    mend: bool = False,
-) -> _Judged | None:
+def _validate_source(refiner: DDPSRefiner, data: DataSet, source: Source | None, config: TrainConfig) -> _Judged | None:
     pairs = [p for p in data.pairs if source is None or p[0].stem in source.files]
     chosen = pairs[:: max(1, len(pairs) // max(1, config.validate_images))][: config.validate_images]
     if not chosen:
         return None
-    name = data.name if source is None else f"{data.name}/{source.name}" + (", mended" if mend else "")
+    name = data.name if source is None else f"{data.name}/{source.name}"
     first: tuple[Kind, Example, list[Tensor]] | None = None
     merge = None if source is None else source.merge
     classes = data.num_classes if merge is None else int(merge.max()) + 1
-    base, *refined = (SegmentationMetrics(classes, data.ignore_index) for _ in range(1 + len(mixes)))
+    base, *refined = (SegmentationMetrics(classes, data.ignore_index) for _ in range(1 + len(MIXES)))
     for number, (image, mask) in enumerate(chosen):
         with Image.open(mask) as file:
             target = torch.from_numpy(np.array(file).astype(np.int64))
@@ -148,16 +139,13 @@ def _validate_source(
         else:
             values, kind = read_prediction_file(source.files[image.stem])
         prediction = load_prediction(values, size, kind, data.ignore_index, classes)
-        if mend:
-            values, kind = _mended(prediction, target, number), "probs"
-            prediction = load_prediction(values, size, kind, data.ignore_index, classes)
         answer = refiner.refine(
             image, values, kind=prediction.kind, ignore_index=data.ignore_index, num_classes=classes
         )
         assert not isinstance(answer, list) and answer.probs is not None
         base.update(prediction.argmax(), target)
         before, after = prediction.probs(), torch.as_tensor(answer.probs)
-        mixed = [mix_probs(before, after, mix).argmax(0) for mix in mixes]
+        mixed = [mix_probs(before, after, mix).argmax(0) for mix in MIXES]
         for labels, metrics in zip(mixed, refined, strict=True):
             metrics.update(labels, target)
         if first is None:
@@ -179,15 +167,6 @@ def _validate_source(
     ]
     kind_of_all, example, labels_per_mix = first
     return _Judged(kind_of_all, reports, example, labels_per_mix)
-
-
-def _mended(prediction: Prediction, target: Tensor, number: int) -> Tensor:
-    """(K, H, W) probabilities of a better segmentor of this kind; how much better depends on the image's number."""
-    generator = torch.Generator().manual_seed(number)
-    probs = repair(prediction.probs(), target, prediction.ignore_index, generator)
-    if prediction.kind == "labels":
-        probs = soften(probs, target, prediction.ignore_index, generator)
-    return probs / probs.sum(0, keepdim=True)
 
 
 def _damaged(target: Tensor, classes: int, ignore_index: int, number: int) -> Tensor:

@@ -31,6 +31,7 @@ def without_times(value: object) -> object:
     return [without_times(entry) for entry in value] if isinstance(value, list) else value
 
 
+@pytest.mark.processes
 def test_evaluation_of_two_is_that_of_one(run, many, tmp_path, tiny_model_dir):
     arguments = ["evaluate", "--images", many.images, "--masks", many.masks, "--predictions", many.predictions]
     arguments += ["--model", tiny_model_dir, "--steps", "1,2", "--json"]
@@ -64,6 +65,7 @@ def labels(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.png")}
 
 
+@pytest.mark.processes
 def test_refining_goes_on_after_the_death_of_one(run, many, tmp_path, tiny_model_dir):
     (many.predictions / "d.npz").write_bytes(b"damaged")  # the second process's second item
     (tmp_path / "dies.py").write_text(DIES)
@@ -97,6 +99,7 @@ def test_refining_goes_on_after_the_death_of_one(run, many, tmp_path, tiny_model
     assert labels(later) == labels(alone) and not list(later.glob("summary.part*"))
 
 
+@pytest.mark.processes
 def test_bad_input_is_said_once(many, tmp_path, tiny_model_dir):
     done = torchrun("refine", many.images, tmp_path / "none", "--model", tiny_model_dir, "-o", tmp_path / "out")
     assert done.returncode != 0 and done.stderr.count("ddps: error:") == 1 and done.stdout == ""

@@ -12,6 +12,7 @@ from PIL import Image
 from ddps import DDPSRefiner, Refinement
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.processes
 
 
 @pytest.fixture

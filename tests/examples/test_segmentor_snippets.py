@@ -47,7 +47,7 @@ def test_all_are_run():
 
 def test_five_lines(names, transformers):
     text = snippet("from transformers import pipeline")
-    assert len(text.strip().splitlines()) == 5
+    assert sum(map(bool, text.splitlines())) == 5
     (folder,) = re.findall(r'"(nvidia/.*?)"', text)  # a folder goes before a name of the Hub
     for part in segformer(transformers):
         part.save_pretrained(folder)

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -36,6 +37,7 @@ def state(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "state.safetensors")
 
 
+@pytest.mark.processes
 def test_two_processes_train_one_refiner(make_set, tmp_path, tiny_model):
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "config.json").write_text(tiny_model.to_json())

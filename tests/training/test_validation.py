@@ -12,7 +12,7 @@ from ddps.config import LabelSpace
 from ddps.refiner import build_network
 from ddps.training import TrainConfig
 from ddps.training.sets import read_data_set
-from ddps.training.validation import LOWER_MIXES, MIXES, Validation, validate
+from ddps.training.validation import MIXES, UNSEEN_MIX, Validation, validate
 
 CPU = torch.device("cpu")
 
@@ -79,24 +79,49 @@ def test_nothing_to_validate_on(make_set, tiny_model):
     assert run(tiny_model, [read_data_set(make_set(val=1), "val", None)], images=0) is None
 
 
-def test_named_classes_are_also_judged_on_a_better_segmentor_of_the_kind(make_set, tiny_model, tmp_path):
-    folder = make_set(classes=3, val=3)
-    root = tmp_path / "root" / "seg" / "val"
+def save_wrong(folder, root, kind):
+    """Predictions of half of the image wrong, as label maps or as probabilities."""
     root.mkdir(parents=True)
     for mask in sorted((folder / "val" / "masks").iterdir()):
-        labels = np.array(Image.open(mask))
-        # half of the image is wrong, far from the outlines as well
-        wrong = np.where(labels == 255, 255, (labels + 1) % 3)
-        labels[: len(labels) // 2] = wrong[: len(labels) // 2]
-        Image.fromarray(labels).save(root / mask.name)
-    network = replace(tiny_model.network, classes=3, max_slots=4)
-    named = replace(tiny_model, labels=LabelSpace(3), network=network)
-    found = run(named, [read_data_set(folder, "val", tmp_path / "root")])
-    assert found is not None and {found.mix, found.label_mix} <= {*MIXES, *LOWER_MIXES}
-    given, mended = found.reports
-    assert (given["set"], mended["set"]) == ("squares/seg", "squares/seg, mended")
-    assert given["base_miou"] + 5 < mended["base_miou"] < 100
-    assert found.score == pytest.approx(given["miou"] - given["base_miou"] + given["mbiou"] - given["base_mbiou"])
-    assert len(found.examples) == 1
-    # the same at every validation
-    assert run(named, [read_data_set(folder, "val", tmp_path / "root")]) == found
+        labels = np.array(Image.open(mask)) % 3
+        labels[: len(labels) // 2] = (labels[: len(labels) // 2] + 1) % 3
+        if kind == "labels":
+            Image.fromarray(labels).save(root / mask.name)
+        else:
+            np.savez(root / f"{mask.stem}.npz", probs=np.eye(3)[labels].transpose(2, 0, 1) * 0.8 + 0.2 / 3)
+
+
+@pytest.mark.parametrize("kind", ["labels", "probs"])
+@pytest.mark.parametrize("named", [True, False])
+def test_label_maps_say_nothing_about_how_far_named_classes_go_against_probabilities(
+    make_set, tiny_model, tmp_path, kind, named
+):
+    folder = make_set(classes=3, val=2)
+    save_wrong(folder, tmp_path / "root" / "seg" / "val", kind)
+    network = replace(tiny_model.network, classes=3 * named, max_slots=4)
+    model = replace(tiny_model, labels=LabelSpace(3), network=network)
+    found = run(model, [read_data_set(folder, "val", tmp_path / "root")])
+    assert found is not None and found.label_mix in MIXES
+    assert found.mix == (UNSEEN_MIX if named and kind == "labels" else found.label_mix)
+
+
+def test_label_maps_and_probabilities_have_a_mix_each(make_set, predict, tiny_model, tmp_path):
+    folder = make_set(classes=3, val=2)
+    predict(folder, tmp_path / "root" / "good", "val")
+    save_wrong(folder, tmp_path / "root" / "bad" / "val", "labels")
+    # noise harms perfect probabilities, and what it does to wrong labels is for those alone to say
+    found = run(tiny_model, [read_data_set(folder, "val", tmp_path / "root")], noise=0.2)
+    alone = {}
+    for name in ("good", "bad"):
+        data = read_data_set(folder, "val", tmp_path / "root")
+        data.sources = [source for source in data.sources if source.name == name]
+        alone[name] = run(tiny_model, [data], noise=0.2)
+    assert found.mix == alone["good"].mix and found.label_mix == alone["bad"].label_mix
+    assert found.score == pytest.approx((alone["good"].score + alone["bad"].score) / 2)
+
+
+def test_made_up_mistakes_say_nothing_about_how_far_named_classes_go(make_set, tiny_model):
+    sets = [read_data_set(make_set(classes=3, val=1), "val", None)]
+    model = replace(tiny_model, labels=LabelSpace(3), network=replace(tiny_model.network, classes=3, max_slots=4))
+    found = run(model, sets)
+    assert found is not None and found.mix == UNSEEN_MIX and found.label_mix in MIXES
