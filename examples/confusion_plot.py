@@ -78,14 +78,15 @@ def draw(before: np.ndarray, after: np.ndarray, names: list[str], target: Path) 
     change = (after - before)[:, :width]
     most = max(0.1, float(np.nanmax(np.abs(change))))
     colours = [tuple(channel / 255 for channel in colour) for colour in default_palette(count)] + [(0, 0, 0)]
-    side = max(3.2, 0.34 * count)
-    fig, axes = plt.subplots(1, 3, figsize=(3 * side + 2.2, side + 1.2), constrained_layout=True)
+    side = max(2.4, 0.26 * count)
+    fig, axes = plt.subplots(1, 3, figsize=(3 * side + 1.8, side + 1.3), constrained_layout=True)
     panels = (("before, %", before[:, :width], "Blues", 0, 100), ("after, %", after[:, :width], "Blues", 0, 100),
               ("after - before, points", change, "RdBu", -most, most))  # fmt: skip
     for ax, (title, values, colour_map, low, high) in zip(axes, panels, strict=True):
         shown = ax.imshow(values, cmap=colour_map, vmin=low, vmax=high)
-        fig.colorbar(shown, ax=ax, shrink=0.7, pad=0.02)
-        ax.set_title(title, fontsize=10, loc="left")
+        if ax is not axes[0]:
+            fig.colorbar(shown, ax=ax, shrink=0.7, pad=0.02).ax.tick_params(labelsize=7)
+        ax.set_title(title, fontsize=9, loc="left")
         ax.set_xticks(range(width), [*names, "void"][:width], rotation=60, ha="right", rotation_mode="anchor")
         ax.set_yticks(range(count), names if ax is axes[0] else [""] * count)
         ax.tick_params(length=0, pad=14, labelsize=8)
@@ -100,7 +101,7 @@ def draw(before: np.ndarray, after: np.ndarray, names: list[str], target: Path) 
             write(ax, values, signed=ax is axes[2], dark=0.6 * high)
     axes[0].set_ylabel("true")
     fig.supxlabel("predicted", fontsize=9)
-    fig.savefig(target, dpi=110)
+    fig.savefig(target, dpi=150)
 
 
 def write(ax, values: np.ndarray, signed: bool, dark: float) -> None:

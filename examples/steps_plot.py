@@ -2,7 +2,7 @@
 
     ddps evaluate --images images --masks masks --classes classes.json --predictions predictions \
         --steps 1,2,3,5,10 --json > cgnet.json
-    python examples/steps_plot.py cgnet.json espnet.json --plot steps.png
+    python examples/steps_plot.py cgnet.json espnet.json --last 10 --plot steps.png
 
 A line for every file, named as it is. Needs matplotlib.
 """
@@ -12,12 +12,13 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 COLOURS = ("#4f46e5", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00")
 MEASURES = (("miou", "mIoU"), ("mbiou", "boundary mIoU"))
 
 
-def gains(report: dict, last: int | None) -> dict[int, dict[str, float]]:
+def gains(report: dict[str, Any], last: int | None) -> dict[int, dict[str, float]]:
     """Steps → gain over the predictions, in points.
 
     Args:

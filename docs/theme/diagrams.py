@@ -31,10 +31,9 @@ def draw_flowchart(source: str) -> str:
     drawn = [_arrow(boxes[a], boxes[b]) for a, b in arrows] + [_box(boxes[name], labels[name]) for name in labels]
     return (
         f'<div class="diagram"><svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
-        f'width="{width:.0f}" height="{height:.0f}" role="img"><defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" '
-        'markerWidth="8" markerHeight="8" orient="auto"><path d="M0 0L8 4L0 8z"/></marker></defs>'
-        + "".join(drawn)
-        + "</svg></div>\n"
+        f'width="{width:.0f}" height="{height:.0f}" role="img"><defs>'
+        '<marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
+        '<path d="M0 0L8 4L0 8z"/></marker></defs>' + "".join(drawn) + "</svg></div>\n"
     )
 
 
@@ -86,7 +85,7 @@ def _box(box: Box, lines: list[str]) -> str:
     left, top, width, height = box
     texts = "".join(
         f'<text x="{left + width / 2:.1f}" y="{top + PAD + LINE * (index + 0.75):.1f}"'
-        f'{" class=" + chr(34) + "name" + chr(34) if index == 0 else ""}>{escape(line)}</text>'
+        f"{' class=' + chr(34) + 'name' + chr(34) if index == 0 else ''}>{escape(line)}</text>"
         for index, line in enumerate(lines)
     )
     return f'<rect x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}" rx="6"/>{texts}'

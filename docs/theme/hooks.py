@@ -1,4 +1,4 @@
-"""What the built pages have beyond the Markdown that GitHub shows: files of the repository that pages link to, and diagrams.
+"""What the built pages have beyond the Markdown that GitHub shows: files that pages link to, and diagrams.
 
 Loaded by MkDocs (`hooks` in .mkdocs.yml). Pages stay plain Markdown, whose links work in the repository as well.
 """
@@ -17,16 +17,18 @@ from mkdocs.structure.pages import Page
 sys.path.insert(0, str(Path(__file__).parent))
 from diagrams import draw_flowchart
 
-LINK = re.compile(r"\]\((\.\./[^)#\s]+)(#[^)\s]*)?\)")
+# Out of docs/, or to a folder in it.
+LINK = re.compile(r"\]\((\.\./[^)#\s]+|(?:[\w.-]+/)+)(#[^)\s]*)?\)")
 DIAGRAM = re.compile(r"^```mermaid\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LANGUAGES = {".py": "python", ".json": "json", ".sh": "bash", ".yml": "yaml", ".toml": "toml"}
 # A page's own words for the search, not those of the programs that it links to.
-HEADER = "---\nsearch:\n  exclude: true\n---\n"
-WITHOUT_CONTENTS = ("index.md",)
+HEADER = "---\nhide: [toc]\nsearch:\n  exclude: true\n---\n"
+# Wide pictures, and a page that is one screen.
+WITHOUT_CONTENTS = ("index.md", "plots.md")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds a page for every file and folder of the repository that a page links to, and the logo of the web page."""
+    """Adds a page for every folder, and every file outside docs/, that a page links to; and the web page's logo."""
     repository = Path(config.config_file_path).parent
     for path in sorted({target for file in files.documentation_pages() for target in _linked(file)}):
         name = _source_name(path)
@@ -38,7 +40,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turns links out of the folder to the pages of `on_files`, and diagrams into pictures."""
+    """Turns such links to the pages of `on_files`, and diagrams into pictures."""
     here = posixpath.dirname(page.file.src_uri)
     if page.file.src_uri in WITHOUT_CONTENTS:
         page.meta["hide"] = ["toc"]

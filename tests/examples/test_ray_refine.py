@@ -31,6 +31,7 @@ def run(folders: Path, model: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, ROOT / "examples" / "ray_refine.py", folders / "images", folders / "predictions"]
     command += ["-o", folders / "masks", "--model", model, "--workers", "1"]
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    quiet["RAY_raylet_start_wait_time_s"] = "120"  # a busy machine takes long
     return subprocess.run(
         [str(word) for word in command], capture_output=True, text=True, timeout=500, env={**os.environ, **quiet}
     )
