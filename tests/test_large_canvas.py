@@ -23,7 +23,9 @@ def prepared():
     tiles = plan_tiles(SIZE, 64, 16)
     generator = torch.Generator().manual_seed(0)
     plan = SlotPlan(torch.tensor([2, 0, 1]), 3, other=False)
-    answers = {tile: (3 * torch.randn(3, tile.height, tile.width, generator=generator)).softmax(0) for tile in tiles[1:]}
+    answers = {
+        tile: (3 * torch.randn(3, tile.height, tile.width, generator=generator)).softmax(0) for tile in tiles[1:]
+    }
     canvas = Canvas(whole, 16, 0.8)
     for tile, answer in answers.items():
         canvas.add(tile, plan, answer)
