@@ -177,7 +177,8 @@ class InferenceConfig:
     `label_mix` is m for label maps, which do not say how sure they are; one whose outlines the refiner would hardly
     move keeps more of its own, see `Canvas.trust_exact_labels`. `hedge` is the share of p in the probabilities that are
     given out, beside those that decide on the labels; label maps, which have none of their own, get no share. An image
-    whose short side has fewer than `working_size` pixels is refined enlarged, at most twice.
+    whose short side has fewer than `working_size` pixels is refined enlarged, at most twice;
+    with 0 none is, and the first pass over a large image is at its own size, too (`context.py`).
     """
 
     steps: int = 2

@@ -35,7 +35,10 @@ class Pixels(Protocol):
 
 
 def coarseness(size: tuple[int, int], settings: Settings) -> int:
-    """How many times smaller than an image of (H, W) pixels the first pass sees it; 1 where it sees it as it is."""
+    """How many times smaller than an image of (H, W) pixels the first pass sees it; 1 where it sees it as it is.
+
+    A model without `working_size` was not made for images at other sizes than their own, and so has no such pass.
+    """
     if settings.steps == 1 or settings.sampler == "single" or not settings.working_size:
         return 1
     return max(1, min(MOST, round(min(size) / SHORT_SIDE)))
@@ -145,9 +148,9 @@ class Context:
         if found is None:
             return None
         plan, slots = found
-        crisp, seeds = self.known.kind == "labels", self._seeds(tile)
+        image, crisp = self._image(tile), self.known.kind == "labels"
         answers = [
-            self.chain.refine(self._image(tile), slots, 1.0, crisp, [seed], classes=plan.ids)[-1] for seed in seeds
+            self.chain.refine(image, slots, 1.0, crisp, [seed], classes=plan.ids)[-1] for seed in self._seeds(tile)
         ]
         rest = slots[-1] if plan.other else torch.zeros(tile.height, tile.width)
         return _Window(tile, plan, [answer.to("cpu", torch.float16) for answer in answers], rest.half())

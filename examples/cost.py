@@ -10,6 +10,7 @@ import argparse
 import resource
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -27,6 +28,11 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--model", default="universal")
     parser.add_argument("--device")
+    parser.add_argument(
+        "--one-size",
+        action="store_true",
+        help="see images at their own size only: working_size 0, no coarse first pass",
+    )
     args = parser.parse_args()
     width, height = map(int, args.size.split("x"))
     photo = np.asarray(Image.open(find_photo("astronaut.png")).convert("RGB").resize((width, height)))
@@ -35,6 +41,8 @@ def main() -> None:
     )
     logits = F.interpolate(2 * noise, (height // 4, width // 4), mode="bilinear", align_corners=False)[0].numpy()
     refiner = DDPSRefiner.from_pretrained(args.model, device=args.device)
+    if args.one_size:
+        refiner.config = replace(refiner.config, inference=replace(refiner.config.inference, working_size=0))
     seconds = []
     for _ in range(args.repeat):
         start = time.perf_counter()

@@ -11,6 +11,20 @@ CLASSES = 5
 SIDES = {"shortest_edge": 64, "longest_edge": 128}
 
 
+def tiny_sam(transformers):
+    """A SamModel of transformers with random weights."""
+    vision = {"hidden_size": 16, "output_channels": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_dim": 16}
+    decoder = {"hidden_size": 16, "mlp_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.SamConfig(
+        vision_config={**vision, "window_size": 4, "global_attn_indexes": [0], "num_pos_feats": 8},
+        prompt_encoder_config={"hidden_size": 16, "mask_input_channels": 4},
+        mask_decoder_config={**decoder, "iou_head_hidden_dim": 16},
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return transformers.SamModel(config).eval()
+
+
 def photo(height: int, width: int, top: float = 0.5, left: float = 0.5) -> tuple[Image.Image, np.ndarray]:
     """A dark picture with a bright corner, lower right from these shares on, and where it is."""
     bright = np.zeros((height, width), dtype=bool)

@@ -11,7 +11,7 @@ from ddps.adapters import adapt
 from ddps.adapters.sam import adapt_stack, outputs_logits
 from ddps.stacks import refine_masks
 
-from .segmentors import bright_logits, photo
+from .segmentors import bright_logits, photo, tiny_sam
 
 SIZE = (60, 90)
 
@@ -55,16 +55,7 @@ def test_the_picture_of_sam_2_is_stretched(transformers):
 
 
 def test_a_real_sam_is_refined(transformers, tiny_refiner):
-    vision = {"hidden_size": 16, "output_channels": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_dim": 16}
-    decoder = {"hidden_size": 16, "mlp_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = transformers.SamConfig(
-        vision_config={**vision, "window_size": 4, "global_attn_indexes": [0], "num_pos_feats": 8},
-        prompt_encoder_config={"hidden_size": 16, "mask_input_channels": 4},
-        mask_decoder_config={**decoder, "iou_head_hidden_dim": 16},
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = transformers.SamModel(config).eval()
+    model = tiny_sam(transformers)
     size = (300, 450)
     image, _ = photo(*size)
     processor = transformers.SamProcessor(transformers.SamImageProcessor())

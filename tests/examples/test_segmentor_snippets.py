@@ -10,6 +10,8 @@ from PIL import Image
 
 from ddps import DDPSRefiner
 
+from ..adapters.segmentors import tiny_sam
+
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "segmentors.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", DOCUMENT, re.S)
 
@@ -111,14 +113,7 @@ def test_mmseg(names, monkeypatch):
 
 
 def test_sam(names, transformers):
-    vision = {"hidden_size": 16, "output_channels": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_dim": 16}
-    decoder = {"hidden_size": 16, "mlp_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = transformers.SamConfig(
-        vision_config={**vision, "window_size": 4, "global_attn_indexes": [0], "num_pos_feats": 8},
-        prompt_encoder_config={"hidden_size": 16, "mask_input_channels": 4},
-        mask_decoder_config={**decoder, "iou_head_hidden_dim": 16},
-    )
-    names["model"] = transformers.SamModel(config).eval()
+    names["model"] = tiny_sam(transformers)
     names["processor"] = transformers.SamProcessor(transformers.SamImageProcessor())
     exec(snippet("refine_masks(refiner, image, outputs)"), names)
     assert names["stack"].masks.shape == (2, 60, 90)
