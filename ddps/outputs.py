@@ -17,6 +17,7 @@ from . import visualize
 from .atomic import atomic_write
 from .errors import InputError
 from .inputs import ImageLike, load_image
+from .out_of_memory import memory_for
 
 Array: TypeAlias = np.ndarray | Tensor
 
@@ -32,13 +33,15 @@ class Refinement:
             likely classes of `probs`; 1 means that they are equally likely. Between two classes, u means a chance of
             u / 2 to be wrong, as far as the segmentor's own confidence can be trusted. To review a mask, look at the
             pixels with the highest values first: half of the mistakes of a strong segmentor lie in the 10 % most
-            uncertain ones (`ddps benchmark calibration`, docs/reliability.md).
+            uncertain ones (`ddps benchmark calibration`, docs/calibration.md).
         changed: (H, W) bool, where `labels` differs from the segmentor's own answer.
         palette: colour of every class.
         names: name of every class, or empty.
         trajectory: label maps (H, W) int64 after every step, with `return_trajectory=True`.
         seconds: time that refinement took.
         after: number of steps → the answer after so many steps of the same chain, with `after`.
+        tile: side of the tiles in pixels that it was refined in, less than asked for where memory ran out; None from
+            models that see images whole.
     """
 
     labels: Array
@@ -50,8 +53,10 @@ class Refinement:
     trajectory: Sequence[Array] | None = None
     seconds: float = 0.0
     after: Mapping[int, "Refinement"] = field(default_factory=dict)
+    tile: int | None = None
 
     @cached_property
+    @memory_for("memory for all probabilities at image size", "labels and uncertainty, which take far less")
     def probs(self) -> Array | None:
         """(K, H, W) float32, sums to 1 at every pixel; None with `return_probs=False`. The likeliest class is that of
         `labels`, void pixels left out.

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddps.tiling import Tile, blend_window, plan_tiles, plan_turns, split
+from ddps.tiling import Tile, blend_window, chain_seed, plan_tiles, plan_turns, split
 
 SIZES = st.integers(1, 700)
 
@@ -107,3 +107,45 @@ def test_a_part_of_a_tiles_weight():
     tile, part = Tile(32, 40, 64, 80), Tile(40, 50, 56, 66)
     whole = blend_window(tile, (200, 200), 16)
     assert torch.equal(blend_window(tile, (200, 200), 16, part), whole[part.slices_in(tile)])
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(70, 60), (70, 64), (65, 64), (20, 18), (17, 16), (31, 2)])
+def test_tiles_too_small_for_strides_still_cover(tile, overlap):
+    tiles = plan_tiles((100, 130), tile, overlap)
+    cover = torch.zeros(100, 130)
+    for one in tiles:
+        cover[one.slices_in(Tile(0, 0, 100, 130))] += 1
+        assert max(one.height, one.width) <= tile
+    assert cover.min() >= 1
+    for starts, side in (({one.top for one in tiles}, 100), ({one.left for one in tiles}, 130)):
+        assert all(b - a <= tile - overlap for a, b in pairwise(sorted(starts))) and max(starts) < side
+
+
+def test_weights_fall_in_both_directions_and_from_the_first_pixel_on():
+    window = blend_window(Tile(1, 1, 40, 40), (90, 90), 8)
+    assert torch.equal(window, window.T)
+    for edge in (window[:8, 20], window[20, :8], window[32:, 20].flip(0), window[20, 32:].flip(0)):
+        torch.testing.assert_close(edge, (torch.arange(8) + 0.5) / 8)
+    # at the image's own border they do not
+    assert (blend_window(Tile(0, 0, 40, 40), (40, 90), 8)[:, :32] == 1).all()
+    assert (blend_window(Tile(50, 50, 40, 40), (90, 90), 8)[8:, 8:] == 1).all()
+
+
+def test_both_slopes_of_a_tile_narrower_than_two_overlaps_count():
+    row = blend_window(Tile(0, 20, 1, 12), (1, 60), 8)[0]
+    slope = torch.cat([(torch.arange(8) + 0.5) / 8, torch.ones(4)])
+    torch.testing.assert_close(row, slope * slope.flip(0))
+
+
+def test_seeds_of_chains_are_what_they_have_always_been():
+    """Another number here would give other answers for the same seed than the version before."""
+    tile = Tile(16, 32, 8, 8)
+    assert chain_seed(0, 0, tile) == 2311959553606579209
+    assert chain_seed(7, 1, tile) == 6166612998457540773
+    assert chain_seed(2**63 + 7, 1, tile) == chain_seed(7, 1, tile) == chain_seed(7, 1, Tile(16, 32, 9, 9))
+
+
+def test_seeds_of_chains_differ_and_fit_a_generator():
+    places = [Tile(top, left, 8, 8) for top in range(0, 160, 16) for left in range(0, 160, 16)]
+    seeds = {chain_seed(seed, sample, tile) for seed in (0, 1, 2**62) for sample in range(3) for tile in places}
+    assert len(seeds) == 900 and all(0 <= seed < 2**63 for seed in seeds)

@@ -140,7 +140,8 @@ class UniformKernel:
     def _noise(self, probs: Tensor) -> Tensor:
         """(B or 1, K, 1, 1): 1/K_b on an image's own classes, 0 on its padding."""
         counts = self._counts_of(len(probs)) if self.per_image else self.counts
-        rows = torch.tensor([[1 / k] * k + [0.0] * (probs.shape[1] - k) for k in counts], dtype=probs.dtype)
+        table = [[1 / k] * k + [0.0] * (probs.shape[1] - k) for k in counts]
+        rows = torch.tensor(table, dtype=probs.dtype, device="cpu")
         return rearrange(rows, "b k -> b k 1 1").to(probs.device, non_blocking=probs.is_cuda)
 
 
