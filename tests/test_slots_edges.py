@@ -57,6 +57,9 @@ def test_a_plane_for_several_classes_gets_their_share_where_nothing_is_left_over
     plan = SlotPlan(torch.tensor([0]), 3, other=True)
     answer = from_slots(column(0.6, 0.4), column(1.0, 0.0, 0.0), plan, torch.tensor([1, 1, 3]))
     torch.testing.assert_close(answer, column(0.6, 0.1, 0.3))
+    exact = column(1.0, 0.0, 0.0, dtype=torch.float64)
+    answer = from_slots(column(0.5, 0.5, dtype=torch.float64), exact, plan, torch.tensor([1, 1, 2]))
+    torch.testing.assert_close(answer, column(0.5, 1 / 6, 1 / 3, dtype=torch.float64), rtol=0, atol=1e-15)
 
 
 def test_the_answer_has_the_precision_of_the_prediction():

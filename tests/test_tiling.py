@@ -142,6 +142,7 @@ def test_seeds_of_chains_are_what_they_have_always_been():
     tile = Tile(16, 32, 8, 8)
     assert chain_seed(0, 0, tile) == 2311959553606579209
     assert chain_seed(7, 1, tile) == 6166612998457540773
+    assert chain_seed(-1, 1, tile) == chain_seed(2**63 - 1, 1, tile)
     assert chain_seed(2**63 + 7, 1, tile) == chain_seed(7, 1, tile) == chain_seed(7, 1, Tile(16, 32, 9, 9))
 
 

@@ -118,6 +118,14 @@ def test_the_sampler_as_released_keeps_too_much_noise():
     assert left[posterior_as_released][0] > left[posterior][0] + 0.05
 
 
+def test_all_mistakes_are_made_unless_they_are_left_out():
+    every = {name: True for name in NONE}
+    assert torch.equal(
+        weights_as_released(KERNEL, *some(), 14, 8, SCHEDULE),
+        weights_as_released(KERNEL, *some(), 14, 8, SCHEDULE, **every),
+    )
+
+
 def test_bad_calls():
     mask, probs = some()
     for kernel in (AbsorbingKernel(K), UniformKernel(torch.tensor([K, K]))):

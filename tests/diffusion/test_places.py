@@ -7,7 +7,7 @@ from ddps.diffusion.as_released import posterior_as_released, weights_as_release
 from ddps.diffusion.draws import draw_categorical, draw_classes, draw_uniform
 from ddps.diffusion.kernels import AbsorbingKernel, UniformKernel
 from ddps.diffusion.samplers import free, posterior, single
-from ddps.diffusion.schedules import make_schedule
+from ddps.diffusion.schedules import cosine_schedule, linear_schedule, make_schedule
 
 SCHEDULE = make_schedule("linear", 20)
 KERNELS = (UniformKernel, AbsorbingKernel)
@@ -82,3 +82,8 @@ def test_chains_run_where_they_are_wanted():
             shape=(1, 3, 3), device="meta", **steps,
         )  # fmt: skip
         assert seen and all(step.mask.device.type == "meta" for step in seen), sampler
+
+
+def test_schedules_are_tables_in_memory_whatever_the_default_device(elsewhere):
+    for schedule in (linear_schedule(20), cosine_schedule(20)):
+        assert schedule.alpha_bar.device.type == schedule.alpha.device.type == "cpu"
