@@ -240,3 +240,8 @@ def test_adding_two_halves_is_counting_all():
     assert halves[0].as_dict() == whole.as_dict()
     np.testing.assert_array_equal(halves[0].confusion.counts, whole.confusion.counts)
     np.testing.assert_array_equal(halves[0].boundary.union, whole.boundary.union)
+
+
+@pytest.mark.parametrize("shape", [(2, 9), (9, 2), (1, 1)])
+def test_an_image_narrower_than_the_square_is_all_band(shape):
+    assert boundary_band(np.zeros(shape, int), 1).all()
