@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .defaults import plain_defaults
 from .diffusion.samplers import Callback, Step
+from .errors import InputError
 from .prediction_window import PredictionWindow, most_likely
 from .predictions import Prediction
 from .slots import SlotPlan, from_slots
@@ -34,6 +36,17 @@ class _Piece:
     plan: SlotPlan
     probs: Tensor  # (S, height, width) float16
     own: Tensor | None  # (S, height, width) float32, the segmentor's own, where one tile is the whole image
+
+
+def check_finite(answer: Tensor) -> None:
+    """Refuses what a network answers where its numbers have overflowed: its likeliest class would be no class.
+
+    Raises:
+        InputError: NaN or infinity.
+    """
+    if not bool(torch.isfinite(torch.stack(answer.aminmax())).all()):
+        hint = "dtype=torch.float32, other weights, or features of the segmentor that they were trained with"
+        raise InputError("a network whose answer is finite", "NaN or infinity", hint)
 
 
 def mix_probs(original: Tensor, refined: Tensor, mix: float) -> Tensor:
@@ -172,7 +185,11 @@ class Canvas:
         Args:
             probs: (S, height, width) slot probabilities.
             own: those of the segmentor, which need not be looked up again then.
+
+        Raises:
+            InputError: the network's numbers have overflowed.
         """
+        check_finite(probs)
         whole = (tile.height, tile.width) == self.prediction.size
         self.pieces.append(_Piece(tile, plan, probs.to("cpu", torch.float16), own if whole else None))
 
@@ -262,6 +279,7 @@ class Canvas:
             for left in range(0, width, WINDOW):
                 yield Tile(top, left, min(WINDOW, height - top), min(WINDOW, width - left))
 
+    @plain_defaults()  # it is called later than `refine`
     def probs(self) -> Tensor:
         """(K, H, W) float32 probabilities of the whole image."""
         whole = torch.empty((self.prediction.num_classes, *self.prediction.size))

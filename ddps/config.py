@@ -8,12 +8,16 @@ import json
 import math
 import types
 import typing
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from .config_size import check_size
 from .errors import InputError
 
 FORMAT_VERSION = 4
+MAX_BRACKETS = 2**15
+"""Of a palette, mostly. Every list costs Python 60 bytes, twenty times its place in the text."""
 T = TypeVar("T")
 
 
@@ -234,6 +238,7 @@ class DDPSConfig:
             )
 
     def _check_paper(self, network: FeaturesNetwork) -> None:
+        check_size(network, self.backbone)
         labels = self.labels
         if self.inference.hedge:
             raise InputError(
@@ -260,10 +265,15 @@ class DDPSConfig:
         """Parses and checks a config file.
 
         Raises:
-            InputError: not JSON, a newer format, an unknown or missing key, a wrong type, a value out of bounds.
+            InputError: not JSON, a newer format, an unknown, missing or repeated key, a wrong type, a value out of
+                bounds, a network that is too large.
         """
+        if text.count("[") + text.count("{") > MAX_BRACKETS:
+            raise InputError(f"config.json with up to {MAX_BRACKETS} brackets", "more", "a config.json that ddps wrote")
         try:
-            data = json.loads(text)
+            data = json.loads(text, object_pairs_hook=unique)
+        except InputError:
+            raise
         except (ValueError, RecursionError) as error:
             raise InputError("config.json as JSON", str(error)[:200], "downloading or saving the model again") from None
         if isinstance(data, dict):
@@ -306,6 +316,19 @@ def _from_version_3(data: dict[str, Any]) -> dict[str, Any]:
     if isinstance(inference := data.get("inference"), dict):
         data = {**data, "inference": {"hedge": 0.0, **inference}}
     return {**data, "format_version": 4}
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of which every key is there once: readers differ in which of two they take.
+
+    Raises:
+        InputError: a key is there twice.
+    """
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise InputError("every key of a JSON object once", f"{twice[:80]!r} twice", "removing one of them")
+    return data
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from .config import LabelSpace
 from .errors import InputError
+from .inputs import check_file
 from .label_spaces import (
     ADE20K_NAMES,
     CITYSCAPES_LABEL_IDS,
@@ -36,6 +37,7 @@ IntArray: TypeAlias = NDArray[np.int64]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MASK_SUFFIXES = (".png",)
 VOID = 255
+MAX_CLASSES_CHARACTERS = 1 << 24
 ADE20K_SPLITS = {"train": "training", "val": "validation"}
 """The challenge's names of the splits that every other layout calls train and val; both names are understood."""
 
@@ -117,13 +119,18 @@ def read_classes(path: Path) -> LabelSpace:
         InputError: no such file, no JSON object, or values that do not fit together.
     """
     hint = '{"classes": ["road", ...], "num_classes": 11, "ignore_index": 255}'
+    check_file(path, "a classes.json")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_CLASSES_CHARACTERS + 1)
+        if len(text) > MAX_CLASSES_CHARACTERS:
+            raise InputError(f"{path} up to {MAX_CLASSES_CHARACTERS} characters", "a longer file", hint)
+        data = json.loads(text)
         names, ignore = tuple(data.get("classes", ())), data.get("ignore_index", VOID)
         count = data.get("num_classes", len(names) or None)
-    except FileNotFoundError:
-        raise InputError("a classes.json", f"{str(path)!r}, which does not exist", "checking the path") from None
-    except (ValueError, AttributeError, TypeError) as error:
+    except InputError:
+        raise
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise InputError(f"{path} as a JSON object", str(error)[:120], hint) from None
     whole = all(isinstance(value, int) and not isinstance(value, bool) for value in (count, ignore))
     if not whole or not all(isinstance(name, str) for name in names):

@@ -8,16 +8,18 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .batches import feature_lists, is_batch, prediction_list
-from .canvas import mix_probs
+from .batches import check_features, feature_lists, is_batch, prediction_list
+from .canvas import check_finite, mix_probs
 from .config import DDPSConfig
+from .defaults import plain_defaults
 from .diffusion import samplers
 from .diffusion.schedules import Schedule, network_steps
-from .errors import InputError
+from .errors import InputError, whole_number
 from .inputs import ImageLike, load_image
 from .models.latest_steps import LatestSteps
 from .models.paper import FeaturesDenoiser
 from .models.paper_inference import BoundNetwork, StepNetwork
+from .out_of_memory import memory_for
 from .outputs import Refinement, convert_container
 from .predictions import AnyKind, Prediction, PredictionLike, load_prediction
 from .progress import Progress
@@ -74,6 +76,7 @@ class PaperCall:
                 "no features",
                 "the feature maps of the segmentor that they were trained with",
             )
+        whole_number("ignore_index", self.ignore_index, -(2**31), 2**31 - 1)
         if self.config.labels.void_first and 0 <= self.ignore_index < self.users_classes:
             raise InputError("an ignore_index that is no class", str(self.ignore_index), "255, where void goes")
         if not is_batch(image):
@@ -104,6 +107,7 @@ class PaperCall:
     def answers_classes(self) -> int:
         return self.users_classes if self.in_users_space else self.network.network.num_classes
 
+    @memory_for("memory for an image that this model sees whole", "a smaller image, or another device")
     @torch.no_grad()
     def _refine_one(
         self, image: ImageLike, features: Sequence[Tensor] | None, prediction: PredictionLike | None
@@ -112,6 +116,8 @@ class PaperCall:
         pixels = load_image(image)
         size = (pixels.shape[-2], pixels.shape[-1])
         known = None if prediction is None else self._load(prediction, size)
+        if features is not None:
+            check_features(features)
         like: object = image if prediction is None else prediction
         if prediction is None and features is not None:
             like = features[0]
@@ -219,6 +225,8 @@ class PaperCall:
             if record is not None:
                 record(replace(ran[0], index=index))
         answer = logits[0].float()
+        for one in (*answers, answer):
+            check_finite(one)
         return [*answers, *[answer] * (len(settings.after) - len(answers)), answer]
 
 
@@ -254,6 +262,7 @@ class _Answer:
             uncertainty[rows] = (1 - (top.values[0] - top.values[1])).clamp(0, 1).cpu()
         return labels_to_users(labels, self.call.ignore_index) if self.call.in_users_space else labels, uncertainty
 
+    @plain_defaults()
     def probs(self) -> Tensor:
         """(K, H, W) float32 probabilities over the answer's classes."""
         whole: Tensor | None = None

@@ -2,29 +2,39 @@
 
 What is loaded may come from a stranger. So nothing is unpickled, no code of a repository runs, and the names and
 shapes in the safetensors header are held against a model without memory before one weight is read.
+
+Names that could lead elsewhere are refused: Hub ids and revisions with `..`, and the names of files are ours, never a
+repository's. Links are followed when a folder is read, since the Hub's own cache and many disks are made of them:
+they end in a plain file, which must be a config or safetensors, and nothing of it leaves the process. So they are not
+followed when a folder is sent to the Hub, and a save takes their place instead of writing where they lead.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from .atomic import atomic_write
+from .atomic import atomic_write, leftovers, remove_leftovers
 from .card import CardLike, model_card
 from .config import DDPSConfig
 from .errors import InputError, one_line
 from .hub_client import HubFiles, upload
-from .tensor_file import read_tensors, write_tensors
+from .tensor_file import read_notes, read_tensors, write_tensors
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
-MAX_CONFIG_BYTES = 16 * 2**20
+MAX_CONFIG_BYTES = 2**20
+CONFIG_NOTE = "config_sha256"
+"""Note in the weights file: the SHA-256 of the config.json that was saved with it."""
 
 __all__ = ["CardLike", "embedded_names", "load_weights", "model_card", "push", "read_config", "save_weights"]
 
@@ -58,13 +68,31 @@ def load_weights(
 
     Raises:
         InputError: no such source; no or bad config; a file that is no safetensors; tensors that are missing,
-            unexpected, of another shape or dtype, or not finite.
+            unexpected, of another shape or dtype, or not finite; weights and a config of two saves, of which a kill
+            stopped one between its files.
     """
     fetch = _locate(source, revision, token, cache_dir, local_files_only)
     config = read_config(fetch(CONFIG_FILE))
     expected = expected_tensors(build_model, config)
     path = fetch(WEIGHTS_FILE)
-    return config, read_tensors(path, expected), path.parent
+    tensors = read_tensors(path, expected)
+    _refuse_half_a_save(path.parent)
+    return config, tensors, path.parent
+
+
+def _refuse_half_a_save(folder: Path) -> None:
+    """Three files cannot get their names at once. Where a save was killed in between, the weights are of another config
+    and a temporary file is left; without one, somebody has edited the config, as everybody may.
+    """
+    if leftovers(folder, of=CONFIG_FILE):
+        noted = read_notes(folder / WEIGHTS_FILE).get(CONFIG_NOTE)
+        if noted not in (None, _digest((folder / CONFIG_FILE).read_bytes())):
+            got = f"weights of another {CONFIG_FILE}, since a save was stopped halfway"
+            raise InputError(f"{folder} as it was saved", got, "saving it again, or resuming the training")
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def read_config(path: Path) -> DDPSConfig:
@@ -93,12 +121,23 @@ def expected_tensors(build_model: Callable[[DDPSConfig], nn.Module], config: DDP
         InputError: each value of the config is within its bounds, but no network can be built of them together.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NoValues():
             return dict(build_model(config).state_dict())
     except InputError:
         raise
     except (ValueError, RuntimeError, ArithmeticError) as error:
         raise InputError("a config that makes a network", one_line(error), "correcting its network part") from error
+
+
+class _NoValues(TorchFunctionMode):
+    """Leaves out what gives a new layer its values: meta tensors have none, and for them torch would import its
+    compiler, 70 MB and seconds.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init" and "tensor" in (kwargs or {}):
+            return kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def save_weights(
@@ -112,8 +151,9 @@ def save_weights(
 ) -> Path:
     """Writes config, weights and model card to a folder, which is made if need be.
 
-    All three are written under temporary names first and then renamed, so a run that is killed while it writes
-    leaves what was there before.
+    All three are written under temporary names first and then renamed: a process that is killed while it writes leaves
+    what was there before. One that is killed between the renames leaves weights that `load_weights` refuses, until
+    they are saved again.
 
     Args:
         directory: the folder.
@@ -127,21 +167,30 @@ def save_weights(
         The folder.
 
     Raises:
-        InputError: the folder is a file, or a value is not finite (in float16, with `half`).
+        InputError: the folder is a file, a value is not finite (in float16, with `half`), or the config is longer than
+            `read_config` takes.
     """
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise InputError("a folder to save into", f"the file {directory}", "another name")
     card = card if isinstance(card, str) else model_card(config, card, source=source)
-    texts = {CARD_FILE: card, CONFIG_FILE: config.to_json()}
+    texts = {
+        name: text.encode("utf-8", "replace") for name, text in ((CARD_FILE, card), (CONFIG_FILE, config.to_json()))
+    }
+    if len(texts[CONFIG_FILE]) > MAX_CONFIG_BYTES:
+        raise InputError(f"a config of up to {MAX_CONFIG_BYTES} bytes", "a longer one", "leaving labels.palette out")
     directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as renames:
         for name, text in texts.items():
             file = renames.enter_context(atomic_write(directory / name, overwrite=True))
-            file.write(text.encode("utf-8", "replace"))
+            file.write(text)
             file.flush()
+            # Now, so that there is next to nothing left to do between the three renames.
+            os.fsync(file.fileno())
         file = renames.enter_context(atomic_write(directory / WEIGHTS_FILE, overwrite=True))
-        write_tensors(file, state_dict, half=half)
+        write_tensors(file, state_dict, half=half, notes={CONFIG_NOTE: _digest(texts[CONFIG_FILE])})
+    # Not before: they are what tells a save that was killed halfway, which this one may have followed.
+    remove_leftovers(directory)
     return directory
 
 
@@ -170,17 +219,20 @@ def push(
         The repository's address.
 
     Raises:
-        InputError: a bad id, an incomplete folder, or what the Hub refused.
+        InputError: a bad id, an incomplete folder, a link in it, or what the Hub refused.
     """
     directory = Path(directory)
     if not HUB_ID.fullmatch(repo_id) or ".." in repo_id:
         raise InputError("a Hub id 'org/name'", repr(repo_id)[:120], "your user name, a slash and a name")
     _check_revision(revision)
     read_config(directory / CONFIG_FILE)
-    for name in (WEIGHTS_FILE, CARD_FILE):
+    names = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
+    for name in names:
         if not (directory / name).is_file():
             raise InputError(str(directory / name), "no such file", "a folder that ddps saved")
-    names = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
+        if (directory / name).is_symlink():
+            raise InputError(f"{directory / name} itself", "a link to another file", "a copy of the folder")
+    _refuse_half_a_save(directory)
     return upload(
         directory,
         names,

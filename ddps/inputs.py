@@ -4,16 +4,16 @@ Every error about an image is raised here.
 """
 
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from einops import rearrange, repeat
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .errors import InputError
@@ -23,8 +23,13 @@ ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | Tenso
 MAX_IMAGE_PIXELS: int | None = 512 * 1024 * 1024
 """Images with more pixels than this are refused before they are decoded (decompression bombs); None lifts the limit."""
 
+FORMATS = ("PNG", "JPEG", "MPO", "JPEG2000", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
+"""Pillow's names of the formats that files are read in. Among its others are some that start programs, as EPS does."""
+
 _UNTRUSTED = "the image's origin; if it is trusted, raise ddps.inputs.MAX_IMAGE_PIXELS"
 _pillow_limit = threading.Lock()
+# Straight to RGB, Pillow warns about palettes with transparency, and cannot convert colours multiplied by alpha.
+_BY_WAY_OF = {"P": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
 
 
 def load_image(image: ImageLike) -> Tensor:
@@ -62,7 +67,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Opens an image file without decoding it, its size checked against `MAX_IMAGE_PIXELS`.
 
     Raises:
-        InputError: no such file, empty, not an image, or too large.
+        InputError: no such file, empty, not an image in one of `FORMATS`, or too large.
     """
     name = repr(str(path))
     check_file(path, "an image file")
@@ -70,10 +75,12 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     with _pillow_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            opened = Image.open(path)
+            Image.init()
+            # of an older Pillow some are missing
+            opened = Image.open(path, formats=[known for known in FORMATS if known in Image.OPEN])
         except UnidentifiedImageError:
             hint = "a PNG, JPEG, TIFF, WebP or BMP file that a viewer can open"
-            raise InputError("an image file", f"{name}, which is not an image that Pillow can read", hint) from None
+            raise InputError("an image file", f"{name}, which is not an image in a format that is read", hint) from None
         except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
             raise _unreadable(f"image {name}", error) from None
         finally:
@@ -90,6 +97,9 @@ def decode(image: Image.Image, name: str) -> Image.Image:
         image: opened image, left as it is.
         name: what to call it in an error.
 
+    Returns:
+        The image itself, where nothing turns it.
+
     Raises:
         InputError: empty, too large, cut short or damaged.
     """
@@ -99,9 +109,10 @@ def decode(image: Image.Image, name: str) -> Image.Image:
     except Exception as error:  # as in open_image
         raise _unreadable(name, error) from None
     try:
-        return ImageOps.exif_transpose(image)
+        # asked first: unturned, too, it would be a copy
+        return ImageOps.exif_transpose(image) if image.getexif().get(ExifTags.Base.Orientation, 1) != 1 else image
     except Exception:  # damaged EXIF data hides no pixel, and viewers ignore it
-        return image.copy()
+        return image
 
 
 def check_size(image: Image.Image, name: str) -> None:
@@ -113,15 +124,49 @@ def check_size(image: Image.Image, name: str) -> None:
 
 
 def check_file(path: str | os.PathLike[str], what: str) -> None:
-    file, name = Path(path), repr(str(path))
-    if not file.exists():
+    """Refuses a path that leads to no file, or to an empty one.
+
+    Args:
+        path: of the file.
+        what: it should be, in the error.
+
+    Raises:
+        InputError: as said.
+    """
+    name = repr(str(path)[:1000])
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a null character is a ValueError
         web = str(path).startswith(("http:", "https:"))
         hint = "downloading it first and passing the local path" if web else "checking the path"
-        raise InputError(what, f"{name}, which does not exist", hint)
-    if file.is_dir():
+        raise InputError(what, f"{name}, which does not exist", hint) from None
+    except OSError as error:
+        raise InputError(what, f"{name}: {error.strerror}", "checking the path and its permissions") from None
+    if stat.S_ISDIR(found.st_mode):
         raise InputError(what, f"the folder {name}", "the path of one file in it")
-    if file.stat().st_size == 0:
+    if found.st_size == 0:
         raise InputError(what, f"{name}, which is empty (0 bytes)", "writing or downloading it again")
+
+
+def check_dense(tensor: Tensor, what: str) -> None:
+    """Refuses tensors whose values cannot be read one by one: sparse, nested, quantized and meta ones.
+
+    Args:
+        tensor: any.
+        what: it is, in the error.
+
+    Raises:
+        InputError: as said.
+    """
+    kinds = {
+        "nested": tensor.is_nested,
+        "quantized": tensor.is_quantized,
+        "meta, which has no values": tensor.is_meta,
+        str(tensor.layout).removeprefix("torch."): tensor.layout != torch.strided,
+    }
+    for kind, it_is in kinds.items():
+        if it_is:
+            raise InputError(f"{what} as a dense tensor", kind, "tensor.dequantize() or tensor.to_dense()")
 
 
 def describe_nonfinite(values: Tensor, axes: str) -> str | None:
@@ -148,10 +193,9 @@ def _from_pil(image: Image.Image, name: str) -> Tensor:
         return _grey(_scale_16_bit(np.asarray(decoded, dtype=np.int64), name))
     if mode == "F":
         return _grey(_unit_range(torch.from_numpy(np.array(decoded, dtype=np.float32)), name))
-    if mode in ("P", "PA"):
-        # Straight to RGB, Pillow warns about palettes with transparency.
-        decoded = decoded.convert("RGBA")
-    return _from_bytes(np.array(decoded.convert("RGB"), dtype=np.uint8))
+    if mode in _BY_WAY_OF:
+        decoded = decoded.convert(_BY_WAY_OF[mode])
+    return _from_bytes(np.array(decoded if mode == "RGB" else decoded.convert("RGB"), dtype=np.uint8))
 
 
 def _scale_16_bit(values: np.ndarray, name: str) -> Tensor:
@@ -172,13 +216,15 @@ def _from_numpy(array: np.ndarray) -> Tensor:
     if array.dtype == np.uint8:
         return _from_bytes(np.array(array if array.ndim == 3 else array[:, :, None], order="C"))
     if array.dtype.kind == "f":
-        values = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+        with np.errstate(over="ignore"):
+            values = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
         values = values if values.ndim == 3 else values[:, :, None]
         return _rgb(_unit_range(rearrange(values, "h w c -> c h w"), "a float image"))
     raise InputError("a numpy image of uint8, or of float in [0, 1]", str(array.dtype), _dtype_hint(str(array.dtype)))
 
 
 def _from_torch(tensor: Tensor) -> Tensor:
+    check_dense(tensor, "a torch image")
     shape = tuple(tensor.shape)
     channels_first = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3, 4))
     if not channels_first or tensor.numel() == 0:
@@ -193,7 +239,9 @@ def _from_torch(tensor: Tensor) -> Tensor:
 
 
 def _from_bytes(array: np.ndarray) -> Tensor:
-    return _rgb(rearrange(torch.from_numpy(array), "h w c -> c h w").float() / 255)
+    values = rearrange(torch.from_numpy(array), "h w c -> c h w")[:3]
+    # one float image at a time: the largest ones take gigabytes
+    return values.expand(3, -1, -1).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
 def _rgb(values: Tensor) -> Tensor:

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from .canvas import WINDOW
 from .context import context_of
+from .defaults import plain_defaults
 from .errors import InputError
 from .large_canvas import LargeCanvas, Spool, parts
 from .large_outputs import RowWriter, check_output, open_output
 from .large_prediction import StreamedPrediction, load_streamed
 from .large_sources import ImageWindows, open_large_image
 from .models.slot_unet import SlotUNet
+from .out_of_memory import in_tiles_that_fit, memory_for
 from .predictions import AnyKind
 from .progress import Progress
 from .refiner import SURE, DDPSRefiner
@@ -40,6 +42,7 @@ class LargeSummary:
         size: (H, W) in pixels.
         num_classes: K.
         tiles: that the image was cut into.
+        tile: their side in pixels, less than asked for where memory ran out.
         skipped: share of the tiles in which there was nothing to refine, in percent.
         changed: share of the pixels that differ from the segmentor's own answer, in percent.
         shares: of every class among the labelled pixels of the answer, in percent.
@@ -50,6 +53,7 @@ class LargeSummary:
     size: tuple[int, int]
     num_classes: int
     tiles: int
+    tile: int
     skipped: float
     changed: float
     shares: tuple[float, ...]
@@ -61,6 +65,8 @@ class LargeSummary:
 
 
 # as in DDPSRefiner.refine
+@plain_defaults()
+@memory_for("memory for one row of tiles of the image", "a narrower image, fewer classes, or labels in place of logits")
 @torch.no_grad()
 def refine_large(
     refiner: DDPSRefiner,
@@ -113,6 +119,7 @@ def refine_large(
 
     Raises:
         InputError: any input that does not fit, in one line; before any output exists under its name.
+        OutOfMemoryError: an InputError, too; smaller tiles have been tried, each time from the start.
     """
     started = time.perf_counter()
     network = refiner.network
@@ -139,27 +146,34 @@ def refine_large(
     pixels = open_large_image(image)
     judge = partial(refiner._load, size=pixels.size, kind=kind, ignore_index=ignore_index, classes=num_classes)
     known = load_streamed(prediction, pixels.size, judge)
-    job = _Job(refiner, pixels, known, settings, confident, progress)
-    with ExitStack() as files:
-        writers = {}
-        byte = np.dtype(np.uint8)
-        small = label_type(known.num_classes) == byte
-        palette = refiner.config.labels.palette or default_palette(known.num_classes) if small else ()
-        for what, path, dtype, colours in (
-            ("labels", out, label_type(known.num_classes), palette),
-            ("changed", changed, byte, ()),
-            ("uncertainty", uncertainty, byte, ()),
-        ):
-            if path is not None:
-                writers[what] = files.enter_context(open_output(path, known.size, dtype, colours, overwrite))
-        tally = _Tally(known, writers)
-        for part in job.run(Path(out).parent):
-            tally.add(part, job.canvas)
+
+    def run(settings: Settings) -> tuple[_Job, _Tally]:
+        job = _Job(refiner, pixels, known, settings, confident, progress)
+        with ExitStack() as files:
+            writers = {}
+            byte = np.dtype(np.uint8)
+            small = label_type(known.num_classes) == byte
+            palette = refiner.config.labels.palette or default_palette(known.num_classes) if small else ()
+            for what, path, dtype, colours in (
+                ("labels", out, label_type(known.num_classes), palette),
+                ("changed", changed, byte, ()),
+                ("uncertainty", uncertainty, byte, ()),
+            ):
+                if path is not None:
+                    writers[what] = files.enter_context(open_output(path, known.size, dtype, colours, overwrite))
+            tally = _Tally(known, writers)
+            for part in job.run(Path(out).parent):
+                tally.add(part, job.canvas)
+        return job, tally
+
+    hint = "a narrower image, fewer classes, labels in place of logits, or another device"
+    (job, tally), settings = in_tiles_that_fit(run, settings, known.size, known.num_classes, hint)
     labelled = max(1, int(tally.counts.sum()))
     return LargeSummary(
         size=known.size,
         num_classes=known.num_classes,
         tiles=len(job.turns),
+        tile=settings.tile,
         skipped=100 * job.skipped / len(job.turns),
         changed=100 * tally.changed / (known.size[0] * known.size[1]),
         shares=tuple((100 * tally.counts / labelled).tolist()),

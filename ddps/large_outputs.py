@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from .atomic import atomic_write
+from .atomic import atomic_write, remove_leftovers
 from .errors import InputError
 from .large_sources import TIFF_SUFFIXES, import_tifffile
 from .visualize import Colour
@@ -64,6 +64,7 @@ def open_output(
         InputError: the file exists, or cannot be.
     """
     check_output(path)
+    remove_leftovers(Path(path).parent, of=Path(path).name)  # of this size they would fill a disk
     with atomic_write(path, overwrite) as file:
         if Path(path).suffix.lower() == ".npy":
             header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": size}

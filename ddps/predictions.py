@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from einops import repeat
 from PIL import Image
 from torch import Tensor
 
-from .errors import InputError
-from .inputs import check_file, decode, describe_nonfinite, open_image
+from .array_files import read_array
+from .errors import InputError, whole_number
+from .inputs import check_dense, check_file, decode, describe_nonfinite, open_image
 from .prediction_window import LabelWindow, PredictionWindow, ValueWindow
 from .resize import LinearAxis, coarse_size, nearest_index
 
@@ -28,6 +29,7 @@ PredictionLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | 
 LABEL_CONFIDENCE = 0.9  # that a label map gives its own label; the rest is spread over the other classes present
 SUM_TOLERANCE = 1e-2  # how far from 1 a pixel's probabilities may sum and still be told from logits
 MAX_IMPLIED_CLASSES = 1024  # most that a label map's ids may imply when `num_classes` is not given
+MAX_CLASSES = 65536
 STRIP_PIXELS = 1 << 17  # of one class, which `Prediction.argmax` resizes at a time; they should fit in the cache
 
 
@@ -193,7 +195,7 @@ def load_prediction(
         size: (H, W) of the image, in pixels.
         kind: what the values are; "auto" tells it from type, shape and values, and raises where they leave it open.
         ignore_index: label of void pixels in a label map.
-        num_classes: K, where known; a label map alone implies its largest id + 1.
+        num_classes: K, where known, from 1 to `MAX_CLASSES`; a label map alone implies its largest id + 1.
 
     Returns:
         The prediction, on the CPU.
@@ -202,10 +204,12 @@ def load_prediction(
         InputError: unreadable, of a wrong shape or type, not finite, with ids outside the classes, of a kind that
             does not fit, or (for "auto") of a kind that the values leave open.
     """
-    if kind not in get_args(AnyKind):
+    if not isinstance(kind, str) or kind not in get_args(AnyKind):
         raise InputError(f"kind one of {', '.join(get_args(AnyKind))}", repr(kind)[:60], "one of these")
     if len(size) != 2 or min(size) < 1:
         raise InputError("size as (H, W), both at least 1", str(size), "the image's height and width")
+    ignore_index = whole_number("ignore_index", ignore_index, -(2**31), 2**31 - 1)
+    num_classes = None if num_classes is None else whole_number("num_classes", num_classes, 1, MAX_CLASSES)
     asked = kind
     if isinstance(prediction, str | os.PathLike):
         prediction, found = read_prediction_file(prediction)
@@ -242,7 +246,7 @@ def read_prediction_file(path: str | os.PathLike[str]) -> tuple[np.ndarray, AnyK
             label map whose pixel values (palette indices, for a palette) are class ids.
 
     Raises:
-        InputError: no such file, another type, damaged, or without a known key.
+        InputError: no such file, another type, damaged, without a known key, or too large (`array_files.MAX_VALUES`).
     """
     check_file(path, "a prediction file")
     name, suffix = repr(str(path)), Path(path).suffix.lower()
@@ -251,20 +255,8 @@ def read_prediction_file(path: str | os.PathLike[str]) -> tuple[np.ndarray, AnyK
             return _label_ids(image, f"label map {name}"), "labels"
     if suffix not in (".npz", ".npy"):
         raise InputError("a prediction file .npz, .npy or .png", name, "saving it as one of these")
-    try:
-        # Opened here: given a path, np.load leaves the file open when the archive is damaged.
-        with open(path, "rb") as file:
-            content = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return content, "auto"
-            for key in get_args(Kind):
-                if key in content.files:
-                    return content[key], key
-            found = ", ".join(content.files)[:100] or "none"
-    except Exception as error:  # damaged archives raise nearly anything, from BadZipFile to zlib.error
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise InputError(f"{name} as a whole numpy file without pickled objects", reason, "saving it again") from None
-    raise InputError(f"{name} with the key logits, probs or labels", f"keys: {found}", "np.savez(path, logits=logits)")
+    values, key = read_array(path, get_args(Kind))
+    return values, cast(AnyKind, key or "auto")
 
 
 def _label_ids(image: Image.Image, name: str) -> np.ndarray:
@@ -287,13 +279,14 @@ def _to_tensor(prediction: object) -> Tensor:
         wanted = np.float32 if prediction.dtype.kind == "f" else np.int64
         with np.errstate(over="ignore"):
             values = torch.from_numpy(np.array(prediction, dtype=wanted, order="C"))
-        unsigned = prediction.dtype.kind == "u"
+        signed = prediction.dtype.kind != "u"
     elif isinstance(prediction, Tensor):
+        check_dense(prediction, "a prediction")
         if prediction.is_complex():
             raise InputError("a prediction of real numbers", str(prediction.dtype), "a float or integer tensor")
         wanted_type = torch.float32 if prediction.is_floating_point() else torch.int64
         values = prediction.detach().to("cpu", wanted_type, copy=True).contiguous()
-        unsigned = prediction.dtype == torch.uint8
+        signed = prediction.dtype.is_signed
     else:
         raise InputError(
             "a prediction as a numpy array, a torch tensor, a PIL image or a path",
@@ -305,8 +298,10 @@ def _to_tensor(prediction: object) -> Tensor:
         problem = describe_nonfinite(values, "class, row, column" if values.ndim == 3 else "row, column")
         if problem:
             raise InputError("a prediction with finite values", problem, "large negative logits in place of -inf")
+    elif not signed and int(values.min()) < 0:  # beyond int64
+        raise InputError("whole numbers up to 2**63 - 1", "larger ones", "class ids, or logits in a float type")
     elif values.ndim == 3:
-        if unsigned and int(values.max()) > 1:
+        if not signed and int(values.max()) > 1:
             raise InputError(
                 "logits, or probabilities in [0, 1]",
                 f"unsigned integers up to {int(values.max())}",
@@ -346,7 +341,8 @@ def _resolve_kind(values: Tensor, kind: AnyKind) -> Kind:
         return _tell_kind(shape[0], low, high, deviation)
     # Rounding to 8 bit moves every class by up to 1/510.
     tolerance = 0.05 + shape[0] / 510
-    if low < 0 or high > 1 + SUM_TOLERANCE or (shape[0] > 1 and deviation > tolerance):
+    sums_fit = shape[0] == 1 or (deviation <= tolerance and float(sums.min()) > 0)
+    if low < 0 or high > 1 + SUM_TOLERANCE or not sums_fit:
         raise InputError(
             "probabilities in [0, 1] that sum to 1 at every pixel",
             f"values {low:.4g} to {high:.4g}, sums {float(sums.min()):.4g} to {float(sums.max()):.4g}",

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +17,7 @@ from .batches import is_batch, prediction_list
 from .canvas import Canvas
 from .config import DDPSConfig, LogitsNetwork
 from .context import Context, Pixels, context_of
+from .defaults import plain_defaults
 from .devices import find_device, has_native_bfloat16
 from .diffusion import samplers
 from .diffusion.schedules import Schedule, make_schedule
@@ -26,6 +28,7 @@ from .models.fold import folded
 from .models.latest_steps import LatestSteps
 from .models.paper import FeaturesDenoiser
 from .models.slot_unet import SlotUNet, channels_last
+from .out_of_memory import in_tiles_that_fit, memory_for
 from .outputs import Refinement, convert_container
 from .prediction_window import LabelWindow
 from .predictions import AnyKind, Prediction, PredictionLike, load_prediction
@@ -39,6 +42,7 @@ from .visualize import default_palette
 
 # A tile in which the segmentor is this sure everywhere has nothing to refine.
 SURE = 0.999
+MEMORY_HINT = "ddps.large.refine_large(), which never holds the whole image, or another device"
 # How far from its own pixels a class of a label map may appear: in pixels, and as a share of the image's diagonal.
 REACH_PIXELS, REACH_SHARE = 16, 0.02
 
@@ -73,6 +77,7 @@ class DDPSRefiner:
         self.schedule: Schedule = make_schedule(config.schedule.kind, config.schedule.num_steps)
 
     @classmethod
+    @plain_defaults()
     def from_pretrained(
         cls,
         source: str | Path = "universal",
@@ -104,7 +109,8 @@ class DDPSRefiner:
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
-        network = build_network(config)
+        with torch.random.fork_rng(devices=[]):  # what a program draws next must not depend on what is drawn here
+            network = build_network(config)
         network.load_state_dict(weights)
         where = find_device(device)
         if dtype is None:
@@ -154,6 +160,7 @@ class DDPSRefiner:
             return hub.push(folder, repo_id, token=token, private=private, revision=revision)
 
     # Not inference_mode: its tensors can neither be changed in place nor take part in autograd afterwards.
+    @plain_defaults()
     @torch.no_grad()
     def refine(
         self,
@@ -216,7 +223,7 @@ class DDPSRefiner:
             A Refinement at image size, or a list of them for a batch.
 
         Raises:
-            InputError: any input that does not fit, in one line.
+            InputError: any input that does not fit, in one line; `OutOfMemoryError`: not even in smaller tiles.
         """
         settings = Settings.over(
             self.config.inference,
@@ -285,6 +292,7 @@ class DDPSRefiner:
             raise InputError(f"num_classes={own}, as these weights have", str(classes), "the universal weights")
         return load_prediction(prediction, size, kind, ignore_index, own if classes is None else classes)
 
+    @memory_for("memory for the image, its prediction and the answer", MEMORY_HINT)
     def _refine_one(
         self,
         image: ImageLike,
@@ -299,23 +307,12 @@ class DDPSRefiner:
         started = time.perf_counter()
         pixels = load_image(image)
         known = self._load(prediction, (pixels.shape[-2], pixels.shape[-1]), kind, ignore_index, num_classes)
-        mix = settings.label_mix if known.kind == "labels" else settings.mix
-        hedge = self.hedge(known)
-        canvases = [Canvas(known, settings.overlap, mix, hedge=hedge) for _ in settings.after]
-        recorded = settings.steps if settings.return_trajectory else 0
-        canvases.append(Canvas(known, settings.overlap, mix, recorded, hedge))
-        tiles = plan_tiles(known.size, settings.tile, settings.overlap)
-        assert self._fast is not None
-        chain = TileChain(self._fast, self.schedule, self.config.schedule, settings, self.dtype)
-        context = context_of(pixels, known, chain)
-        bar = Progress(len(tiles), "tiles", progress)
-        for tile in tiles:
-            self._refine_tile(pixels, known, tile, settings, chain, canvases, context)
-            bar.advance()
+        run = partial(self._paint, pixels, known, progress)
+        canvases, settings = in_tiles_that_fit(run, settings, known.size, known.num_classes, MEMORY_HINT)
         if known.kind == "labels":
             for canvas in canvases:
                 canvas.trust_exact_labels()
-        *before, answer = [self._answer(known, canvas, return_probs) for canvas in canvases]
+        *before, answer = [self._answer(known, canvas, return_probs, settings.tile) for canvas in canvases]
         answer = replace(
             answer,
             trajectory=canvases[-1].trajectory() if settings.return_trajectory else None,
@@ -324,7 +321,23 @@ class DDPSRefiner:
         )
         return convert_container(answer, prediction)
 
-    def _answer(self, known: Prediction, canvas: Canvas, return_probs: bool) -> Refinement:
+    def _paint(self, pixels: Tensor, known: Prediction, progress: bool, settings: Settings) -> list[Canvas]:
+        """All tiles' answers: one canvas for each of `settings.after`, then that of the last step."""
+        mix = settings.label_mix if known.kind == "labels" else settings.mix
+        hedge = self.hedge(known)
+        records = [*(0 for _ in settings.after), settings.steps if settings.return_trajectory else 0]
+        canvases = [Canvas(known, settings.overlap, mix, recorded, hedge) for recorded in records]
+        tiles = plan_tiles(known.size, settings.tile, settings.overlap)
+        assert self._fast is not None
+        chain = TileChain(self._fast, self.schedule, self.config.schedule, settings, self.dtype)
+        context = context_of(pixels, known, chain)
+        bar = Progress(len(tiles), "tiles", progress)
+        for tile in tiles:
+            self._refine_tile(pixels, known, tile, settings, chain, canvases, context)
+            bar.advance()
+        return canvases
+
+    def _answer(self, known: Prediction, canvas: Canvas, return_probs: bool, tile: int) -> Refinement:
         answer = canvas.answers()
         changed = answer.labels != answer.own
         if known.kind == "labels":
@@ -338,6 +351,7 @@ class DDPSRefiner:
             changed=changed,
             palette=classes.palette or default_palette(known.num_classes),
             names=classes.names,
+            tile=tile,
         )
 
     def _refine_tile(

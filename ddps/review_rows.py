@@ -7,6 +7,7 @@ written again, and the last one of a name counts.
 import json
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from .errors import InputError
@@ -64,5 +65,6 @@ class RowFile:
     def close(self) -> None:
         """Closes it, and takes an empty file away."""
         os.close(self._file)
-        if self.path.stat().st_size == 0:
-            self.path.unlink()
+        with suppress(FileNotFoundError):  # somebody has taken it away meanwhile
+            if self.path.stat().st_size == 0:
+                self.path.unlink()

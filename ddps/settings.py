@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from .config import InferenceConfig
 from .diffusion.samplers import Callback
@@ -28,14 +28,14 @@ def preset_defaults(preset: str, defaults: InferenceConfig, most_steps: int, plu
     Raises:
         InputError: no such preset.
     """
+    if not isinstance(preset, str) or preset not in get_args(Preset):
+        raise InputError("preset 'fast', 'default' or 'best'", repr(preset)[:60], "one of these")
     if preset == "fast":
         return replace(defaults, steps=1, sampler="single", working_size=0)
     if preset == "best":
         if plug_in:
             return replace(defaults, working_size=max(BEST_WORKING_SIZE, defaults.working_size))
         return replace(defaults, steps=most_steps)
-    if preset != "default":
-        raise InputError("preset 'fast', 'default' or 'best'", repr(preset)[:60], "one of these")
     return defaults
 
 
@@ -92,7 +92,7 @@ class Settings:
         if sampler is None:
             # more steps than one, asked for beside a preset of one pass, are those of the usual sampler
             sampler = "free" if preset == "fast" and steps not in (None, 1) else defaults.sampler
-        if sampler not in ("free", "posterior", "single"):
+        if not isinstance(sampler, str) or sampler not in ("free", "posterior", "single"):
             raise InputError("sampler 'free', 'posterior' or 'single'", repr(sampler)[:60], "one of these")
         steps = min(defaults.steps, most_steps) if steps is None else steps
         tile = defaults.tile if tile is None else tile
@@ -111,10 +111,12 @@ class Settings:
         if not share or not 0 <= early_exit < 1:
             raise InputError("early_exit from 0 to below 1", repr(early_exit)[:60], "0 for all steps, or 0.001")
         steps = 1 if sampler == "single" else steps
-        whole = all(isinstance(number, int) and 1 <= number <= steps for number in after)
+        whole = isinstance(after, list | tuple | range) and all(
+            isinstance(number, int) and 1 <= number <= steps for number in after
+        )
         if not whole or any(one >= other for one, other in pairwise(after)):
             expected = f"after as increasing numbers of steps from 1 to {steps}"
-            raise InputError(expected, repr(tuple(after))[:60], f"after=(1, {steps})" if steps > 1 else "after=(1,)")
+            raise InputError(expected, repr(after)[:60], f"after=(1, {steps})" if steps > 1 else "after=(1,)")
         return cls(
             steps=steps,
             sampler=sampler,

@@ -7,14 +7,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .array_files import read_array
 from .errors import InputError
-from .inputs import check_file, describe_nonfinite
+from .inputs import check_dense, check_file, describe_nonfinite
 from .outputs import Array
 from .resize import LinearAxis, nearest_index
 from .tiling import Tile
@@ -130,24 +131,12 @@ def read_stack(path: str | os.PathLike[str]) -> tuple[np.ndarray, MaskKind]:
         path: `.npy`, or `.npz` with the key `masks`, `logits` or `probs` (the first of them that is there).
 
     Raises:
-        InputError: no such file, another type, damaged, or without a known key.
+        InputError: no such file, another type, damaged, without a known key, or too large.
     """
     check_file(path, "a stack's file")
     check_stack_file(Path(path))
-    name = repr(str(path))
-    try:
-        with open(path, "rb") as file:
-            content = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return content, "auto"
-            for key in get_args(MaskKind):
-                if key in content.files:
-                    return content[key], key
-            found = ", ".join(content.files)[:100] or "none"
-    except Exception as error:  # damaged archives raise nearly anything
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise InputError(f"{name} as a whole numpy file without pickled objects", reason, "saving it again") from None
-    raise InputError(f"{name} with the key masks, logits or probs", f"keys: {found}", "np.savez(path, masks=masks)")
+    values, key = read_array(path, [kind for kind in get_args(MaskKind) if kind != "auto"])
+    return values, cast(MaskKind, key or "auto")
 
 
 def check_stack_file(path: Path) -> None:
@@ -172,6 +161,8 @@ def _to_tensor(masks: Masks, size: tuple[int, int]) -> Tensor:
         masks = torch.stack([torch.as_tensor(mask) for mask in masks])
     if not isinstance(masks, np.ndarray | Tensor):
         raise InputError("masks as a numpy array or a torch tensor", type(masks).__name__, "one array (N, h, w)")
+    if isinstance(masks, Tensor):
+        check_dense(masks, "a stack of masks")
     shape = tuple(masks.shape)
     if len(shape) == 4 and shape[1] == 1:
         masks, shape = masks[:, 0], (shape[0], *shape[2:])

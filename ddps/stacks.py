@@ -19,8 +19,10 @@ from torch import Tensor
 from .adapters.sam import adapt_stack
 from .atomic import atomic_write
 from .config import FeaturesNetwork
+from .defaults import plain_defaults
 from .errors import InputError
 from .inputs import ImageLike, load_image
+from .out_of_memory import memory_for
 from .outputs import Array, Refinement
 from .progress import Progress
 from .refiner import DDPSRefiner
@@ -94,6 +96,8 @@ class MaskStack:
         return target
 
 
+@plain_defaults()
+@memory_for("memory for the masks at image size", "fewer masks at a time")
 @torch.no_grad()
 def refine_masks(
     refiner: DDPSRefiner,

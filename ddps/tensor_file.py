@@ -1,5 +1,6 @@
 """A safetensors file that holds exactly the tensors of one model, read without trust and never unpickled."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -9,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .config import unique
 from .errors import InputError, one_line
 
 FLOATS = {"F16", "BF16", "F32", "F64"}
@@ -22,6 +24,8 @@ INTEGERS = {
 }
 PICKLES = {".bin", ".pth", ".pt", ".ckpt", ".pkl"}
 LFS_POINTER = b"version https://git-lfs"
+HEADER_BYTES, HEADER_BYTES_PER_TENSOR = 2**16, 512
+"""Longest header: notes, and for each tensor its name, dtype, shape and place, which take about 100 bytes."""
 
 
 def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -36,16 +40,14 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
         name → tensor with the expected shape and dtype, on the CPU.
 
     Raises:
-        InputError: no such file; no safetensors; tensors that are missing, unexpected, of another shape or dtype, or
-            not finite.
+        InputError: no such file; no safetensors; a header that is longer than the tensors need, or names one twice;
+            tensors that are missing, unexpected, of another shape or dtype, or not finite.
     """
     if not path.is_file():
         pickles = sorted(p.name for p in path.parent.glob("*") if p.suffix in PICKLES)
         got = f"only {_some(pickles)}, which is never unpickled" if pickles else "no such file"
         raise InputError(str(path), got, "a folder that ddps saved")
-    with path.open("rb") as stream:
-        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise InputError(f"{path} as safetensors", "a git-lfs pointer", "'git lfs pull' in that repository")
+    _check_header_text(path, len(expected))
     try:
         with safe_open(str(path), framework="pt") as file:
             _check_header(path, file, expected)
@@ -57,7 +59,15 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
     return tensors
 
 
-def write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor], *, half: bool = False) -> None:
+def read_notes(path: Path) -> dict[str, str]:
+    """What `write_tensors` noted in a file that `read_tensors` has read."""
+    with safe_open(str(path), framework="pt") as file:
+        return file.metadata() or {}
+
+
+def write_tensors(
+    file: BinaryIO, tensors: Mapping[str, Tensor], *, half: bool = False, notes: Mapping[str, str] | None = None
+) -> None:
     """Writes tensors of any device to an open file.
 
     Args:
@@ -65,13 +75,46 @@ def write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor], *, half: bool =
             its owner may read, in the place of this one.
         tensors: name → tensor.
         half: store floating tensors as float16.
+        notes: texts to keep with them.
 
     Raises:
         InputError: a value is not finite (in float16, with `half`).
     """
     stored = {name: _storable(tensor, half) for name, tensor in tensors.items()}
     refuse_non_finite(stored, "float16 weights" if half else "weights")
-    file.write(save(stored, metadata={"format": "pt"}))
+    data = memoryview(save(stored))
+    start = 8 + int.from_bytes(data[:8], "little")
+    # The library would write several notes in an order of its own, another in every process.
+    header = {"__metadata__": {"format": "pt", **(notes or {})}, **json.loads(bytes(data[8:start]))}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    file.write(data[start:])
+
+
+def _check_header_text(path: Path, count: int) -> None:
+    """What has to be known before the library reads a header: it takes 20 seconds and a gigabyte for a hostile one of
+    90 MiB, and of two tensors of one name the last.
+    """
+    wanted, again = f"{path} as safetensors", "downloading or saving the model again"
+    with path.open("rb") as stream:
+        start = stream.read(len(LFS_POINTER))
+        if start == LFS_POINTER:
+            raise InputError(wanted, "a git-lfs pointer", "'git lfs pull' in that repository")
+        length, size = int.from_bytes(start[:8], "little"), path.stat().st_size
+        if len(start) < 8 or length > size - 8:
+            raise InputError(wanted, f"a file of {size} bytes that was cut short, or is something else", again)
+        most = HEADER_BYTES + HEADER_BYTES_PER_TENSOR * count
+        if length > most:
+            raise InputError(f"{wanted} with a header of up to {most} bytes", f"{length} bytes", again)
+        stream.seek(8)
+        header = stream.read(length)
+    try:
+        json.loads(header, object_pairs_hook=unique)
+    except InputError as error:
+        raise InputError(f"{wanted} that names every tensor once", error.got, again) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(wanted, one_line(error), again) from None
 
 
 def _check_header(path: Path, file: safe_open, expected: Mapping[str, Tensor]) -> None:

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from .adapters import adapt
 from .config import FeaturesNetwork
+from .defaults import plain_defaults
 from .errors import InputError
 from .inputs import ImageLike, load_image
 from .motion import Motion, find_motion, unchanged
+from .out_of_memory import memory_for
 from .outputs import Array, Refinement, convert_container
 from .predictions import AnyKind, Prediction, PredictionLike, load_prediction
 from .refiner import DDPSRefiner
@@ -74,6 +76,8 @@ class VideoRefiner:
         self._frame: Tensor | None = None  # (3, H, W), the last one
         self._evidence = self._answer = torch.zeros(0)  # (K, H, W) float16 log-probabilities
 
+    @plain_defaults()
+    @memory_for("memory for all classes of a frame, now and before", "smaller frames, or fewer classes")
     @torch.no_grad()
     def refine(
         self,

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ddps.atomic import atomic_write
 from ddps.errors import InputError
 from ddps.metrics import ConfusionMatrix
 from ddps.predictions import load_prediction, read_prediction_file
@@ -101,7 +102,8 @@ def draw(before: np.ndarray, after: np.ndarray, names: list[str], target: Path) 
             write(ax, values, signed=ax is axes[2], dark=0.6 * high)
     axes[0].set_ylabel("true")
     fig.supxlabel("predicted", fontsize=9)
-    fig.savefig(target, dpi=150)
+    with atomic_write(target, overwrite=True) as file:
+        fig.savefig(file, format=Path(target).suffix[1:] or None, dpi=150)
 
 
 def write(ax, values: np.ndarray, signed: bool, dark: float) -> None:

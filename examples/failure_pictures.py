@@ -15,6 +15,7 @@ from PIL import Image
 
 from ddps import DDPSRefiner
 from ddps.cli.demo import find_photo, read_mask_outlines
+from ddps.cli.report import write_picture
 from ddps.metrics import SegmentationMetrics
 from ddps.visualize import default_palette, overlay, side_by_side, stack
 
@@ -81,7 +82,7 @@ def main() -> None:
             ("as it should be", over(truth)),
         ]
         rows.append(side_by_side(panels, 200))
-    stack(rows).save(args.out)
+    write_picture(stack(rows), args.out, overwrite=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ without, it takes those of the frozen one. `examples/findings_report.py` makes t
 import argparse
 import functools
 import json
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +22,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from out_of_fold import KINDS, load_pairs, normalise, train, unit
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ddps import DDPSRefiner
+from ddps.atomic import atomic_write
+from ddps.cli.report import write_text
 from ddps.config import DDPSConfig, FeaturesNetwork, InferenceConfig, LabelSpace, ScheduleConfig
 from ddps.datasets import list_pairs
 from ddps.devices import has_native_bfloat16
@@ -38,6 +39,7 @@ from ddps.models.fusion import FeatureFusion
 from ddps.models.paper_inference import StepNetwork
 from ddps.predictions import load_prediction, read_prediction_file
 from ddps.slots import slot_kernel
+from ddps.tensor_file import write_tensors
 from ddps.training.paper import PaperRun, train_recipe
 from ddps.training.paper.config import DataConfig, ObjectiveConfig, OptimizerConfig, Recipe, ReportConfig, StageConfig
 from ddps.training.paper.segmentor import FrozenSegmentor, Seen
@@ -120,8 +122,8 @@ def frozen_segmentor(args: argparse.Namespace, classes: int) -> FrozenPyramid:
         KINDS["fused"] = FusedPyramid
         segmentor.network = train("fused", classes, list(pairs.values()), args.minutes, 256, 0)
         args.work.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous() for k, v in segmentor.state_dict().items()}, path.with_suffix(".new"))
-        os.replace(path.with_suffix(".new"), path)
+        with atomic_write(path, overwrite=True) as file:
+            write_tensors(file, segmentor.state_dict())
     segmentor.load_state_dict(load_file(path))
     return segmentor.eval().requires_grad_(False)
 
@@ -235,8 +237,7 @@ def keep(path: Path, make: functools.partial) -> None:
     """Writes what `make` returns, unless it is there."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".new").write_text(json.dumps(make(), indent=1) + "\n")
-        os.replace(path.with_suffix(".new"), path)
+        write_text(json.dumps(make(), indent=1) + "\n", path, overwrite=True)
 
 
 def main() -> None:

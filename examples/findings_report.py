@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from statistics import mean, stdev
 
+from ddps.atomic import atomic_write
+
 Row = dict[str, object]
 Chain = tuple[str, str, int, float]  # variant, sampler, steps, guidance
 Figures = dict[Chain, dict[int, dict]]  # figures by chain and seed
@@ -164,7 +166,8 @@ def plot(sets: dict[str, tuple[list[Row], Figures]], path: Path) -> None:
     handles, labels = axes[0][0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="lower center", ncol=3, frameon=False, fontsize=9)
     fig.tight_layout(rect=(0, 0.09, 1, 1))
-    fig.savefig(path, dpi=130)
+    with atomic_write(path, overwrite=True) as file:
+        fig.savefig(file, format=Path(path).suffix[1:] or None, dpi=130)
 
 
 def main() -> None:
@@ -175,7 +178,8 @@ def main() -> None:
     args = parser.parse_args()
     sets = {work.name: read(work) for work in args.work}
     if args.table:
-        args.table.write_text(table(sets))
+        with atomic_write(args.table, overwrite=True) as file:
+            file.write(table(sets).encode())
     else:
         print(table(sets), end="")
     if args.plot:

@@ -16,6 +16,9 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
+from ddps.atomic import atomic_write
+from ddps.cli.report import write_text
+
 SIDE, STRIDE, PERSON = 257, 4, 15
 
 
@@ -40,10 +43,11 @@ def main() -> None:
         (args.out / split).mkdir(parents=True, exist_ok=True)
         for path in sorted((args.data / split / "images").iterdir()):
             probs = foreground(session, Image.open(path).convert("RGB"), args.index)
-            np.savez_compressed(args.out / split / f"{path.stem}.npz", probs=probs)
+            with atomic_write(args.out / split / f"{path.stem}.npz", overwrite=True) as file:
+                np.savez_compressed(file, probs=probs)
     classes = json.loads((args.data / "classes.json").read_text())["num_classes"]
     rule = {"classes": ["rest", "foreground"], "num_classes": 2, "merge": [0] + [1] * (classes - 1)}
-    (args.out / "classes.json").write_text(json.dumps(rule) + "\n")
+    write_text(json.dumps(rule) + "\n", args.out / "classes.json", overwrite=True)
 
 
 if __name__ == "__main__":

@@ -98,10 +98,10 @@ class DDPSMaskRefiner:
                 answer = np.asarray(refined)
         # The bot finds a mask's image by the name, so the new name is derived from the image's.
         path = gen_new_name(image_path, "mask" if colours is None else "seg")
-        if colours is None:
-            Image.fromarray((answer == 1).astype(np.uint8) * 255).save(path)
-        else:
-            Image.fromarray(colours[answer]).save(path)
+        picture = (answer == 1).astype(np.uint8) * 255 if colours is None else colours[answer]
+        # Whole or not at all: the bot looks for the file by its name.
+        Image.fromarray(picture).save(f"{path}.part", "PNG")
+        os.replace(f"{path}.part", path)
         return path
 
     def _call(self, image_path, before, after):

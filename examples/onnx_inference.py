@@ -380,9 +380,14 @@ def main() -> None:
     if prediction.ndim != 3:
         raise SystemExit(f"{args.prediction}: expected (K, h, w); got {prediction.shape}")
     labels, probs = Refiner(args.model, args.threads).refine(image, prediction, kind, args.steps, args.seed)
-    Image.fromarray(labels.astype(np.uint8 if len(probs) <= 256 else np.uint16)).save(args.output)
+    # Each under another name first, so that nobody sees half a file.
+    part = args.output.with_name(f".part.{args.output.name}")
+    Image.fromarray(labels.astype(np.uint8 if len(probs) <= 256 else np.uint16)).save(part)
+    part.replace(args.output)
     if args.probs is not None:
-        np.save(args.probs, probs)
+        part = args.probs.with_name(".part.npy")
+        np.save(part, probs)
+        part.replace(args.probs)
     print(f"wrote {args.output}: {labels.shape[0]} x {labels.shape[1]}, classes {np.unique(labels).tolist()}")
 
 

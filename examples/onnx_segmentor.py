@@ -18,6 +18,7 @@ from PIL import Image
 
 from ddps import DDPSRefiner, Refinement
 from ddps.cli.demo import find_photo
+from ddps.cli.report import write_picture
 from ddps.visualize import default_palette, heat_map, overlay, side_by_side, stack
 
 VOC = """background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person
@@ -61,7 +62,7 @@ def main() -> None:
         own = segmentor_alone(logits, labels.shape)
         panels = [("photo", photo), ("segmentor", show(photo, own)), ("refined by ddps", show(photo, labels))]
         rows.append(side_by_side([*panels, ("uncertainty", heat_map(np.asarray(refined.uncertainty)))], args.height))
-    stack(rows).save(args.output)
+    write_picture(stack(rows), args.output, overwrite=True)
     print(f"wrote {args.output}")
 
 

@@ -26,6 +26,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from ddps.atomic import atomic_write
+from ddps.cli.report import write_text
+
 
 def unit(cin: int, cout: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
     conv = nn.Conv2d(cin, cout, 3, stride, padding=dilation, dilation=dilation, bias=False)
@@ -174,7 +177,8 @@ def write(net: nn.Module, pairs: dict, folder: Path, classes: int) -> np.ndarray
     for stem, (image, mask) in pairs.items():
         probs = predict(net, image)
         rounded = (np.rint(probs * 255) / 255).astype(np.float16)
-        np.savez_compressed(folder / f"{stem}.npz", probs=rounded)
+        with atomic_write(folder / f"{stem}.npz", overwrite=True) as file:
+            np.savez_compressed(file, probs=rounded)
         full = F.interpolate(torch.from_numpy(probs)[None], mask.shape, mode="bilinear", align_corners=False)
         labels, known = full[0].argmax(0).numpy(), mask < classes
         table += np.bincount(mask[known].astype(np.int64) * classes + labels[known], minlength=classes**2).reshape(
@@ -207,7 +211,7 @@ def main() -> None:
         merge, classes = merge_rule(names, groups), len(groups)
         args.out.mkdir(parents=True, exist_ok=True)
         rule = {"classes": list(groups), "num_classes": classes, "merge": merge[: len(names)].tolist()}
-        (args.out / "classes.json").write_text(json.dumps(rule) + "\n")
+        write_text(json.dumps(rule) + "\n", args.out / "classes.json", overwrite=True)
     pairs = load_pairs(args.data / "train", merge)
     stems = sorted(pairs)
     random.Random(args.seed).shuffle(stems)

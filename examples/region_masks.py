@@ -17,6 +17,9 @@ import numpy as np
 from PIL import Image
 from skimage.segmentation import felzenszwalb
 
+from ddps.atomic import atomic_write
+from ddps.cli.report import write_text
+
 MOST = 255
 
 
@@ -43,10 +46,13 @@ def main() -> None:
         image = np.array(Image.open(path).convert("RGB"))
         smallest = rng.randint(80, 400)
         found = regions(image, rng.uniform(250, 900), round(smallest * image.shape[0] * image.shape[1] / 240_000))
-        Image.fromarray(found).save(masks / f"{path.stem}.png")
+        with atomic_write(masks / f"{path.stem}.png", overwrite=True) as file:
+            Image.fromarray(found).save(file, "PNG")
         if not (images / path.name).exists():
             os.symlink(path.resolve(), images / path.name)
-    (args.out / "classes.json").write_text(json.dumps({"classes": [], "num_classes": MOST, "ignore_index": 255}) + "\n")
+    write_text(
+        json.dumps({"classes": [], "num_classes": MOST, "ignore_index": 255}) + "\n", args.out / "classes.json", True
+    )
     print(f"{args.out}: {len(list(masks.iterdir()))} masks")
 
 

@@ -11,6 +11,8 @@ import argparse
 import json
 from pathlib import Path
 
+from ddps.atomic import atomic_write
+
 BLUE, ORANGE = "#1f5fa8", "#c2571a"
 
 
@@ -53,7 +55,8 @@ def main() -> None:
             ax.set_ylim(bottom=0)
             ax.set_title("{} x {} pixels".format(*cases[0]["size"]), fontsize=10)
     fig.tight_layout()
-    fig.savefig(args.plot, dpi=130)
+    with atomic_write(args.plot, overwrite=True) as file:
+        fig.savefig(file, format=Path(args.plot).suffix[1:] or None, dpi=130)
 
 
 if __name__ == "__main__":

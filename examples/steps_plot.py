@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ddps.atomic import atomic_write
+
 COLOURS = ("#4f46e5", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00")
 MEASURES = (("miou", "mIoU"), ("mbiou", "boundary mIoU"))
 
@@ -71,7 +73,8 @@ def main() -> None:
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].legend(fontsize=9, frameon=False)
     fig.tight_layout()
-    fig.savefig(args.plot, dpi=130)
+    with atomic_write(args.plot, overwrite=True) as file:
+        fig.savefig(file, format=Path(args.plot).suffix[1:] or None, dpi=130)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from ddps import DDPSRefiner, Refinement
+from ddps.cli.report import write_picture
 from ddps.inputs import load_image
 from ddps.tiling import plan_tiles
 
@@ -41,7 +42,7 @@ def main() -> None:
         print(f"{len(plan)} tiles of at most {tile}: {100 * share(differs):.2f} % differ, {tiled.seconds:.1f} s")
         rows.append((plan, tiled, differs))
     if args.picture:
-        draw(args, whole, rows).save(args.picture)
+        write_picture(draw(args, whole, rows), args.picture, overwrite=True)
 
 
 def refine(refiner: DDPSRefiner, args: argparse.Namespace, tile: int) -> Refinement:

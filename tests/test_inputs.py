@@ -290,3 +290,53 @@ def test_metadata_does_not_disturb(tmp_path, pixels):
     info.add_text("Comment", "x" * 1000)
     Image.fromarray(pixels).save(tmp_path / "a.png", pnginfo=info, exif=b"Exif\0\0not exif at all")
     check(load_image(tmp_path / "a.png"), canonical(pixels))
+
+
+def test_formats_that_run_programs_are_not_opened(tmp_path, monkeypatch):
+    """PostScript is a program, and Pillow gives it to Ghostscript, whatever the file is called."""
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("ran Ghostscript"))
+    Image.new("RGB", (4, 4)).save(tmp_path / "photo.png", "EPS")
+    with pytest.raises(InputError, match="not an image in a format that is read"):
+        load_image(tmp_path / "photo.png")
+
+
+def test_colours_multiplied_by_their_alpha(pixels):
+    alpha = Image.fromarray(np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)]))
+    check(load_image(alpha.convert("RGBa")), canonical(pixels))
+    grey = Image.fromarray(pixels[:, :, 0])
+    check(load_image(grey.convert("LA").convert("La")), canonical(np.stack([pixels[:, :, 0]] * 3, -1)))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's, about what it may drop
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: torch.rand(3, 4, 4).to_sparse(), "sparse_coo"),
+        (lambda: torch.empty(3, 4, 4, device="meta"), "meta"),
+        (lambda: torch.nested.nested_tensor([torch.rand(2, 4), torch.rand(1, 4)]), "nested"),
+    ],
+)
+def test_tensors_that_are_not_dense(make, kind):
+    with pytest.raises(InputError, match=f"a torch image as a dense tensor; got {kind}"):
+        load_image(make())
+
+
+def test_float64_beyond_float32_warns_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError, match="1 infinite"):
+            load_image(np.array([[1e300, 0.5]]))
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "x" * 300 + ".png"])
+def test_paths_that_the_system_refuses(path):
+    with pytest.raises(InputError, match="checking the path"):
+        load_image(path)
+
+
+def test_an_unturned_image_is_not_copied(tmp_path, pixels):
+    image = Image.fromarray(pixels)
+    assert inputs.decode(image, "image") is image
+    assert load_image(image).data_ptr() != np.asarray(image).ctypes.data and np.array_equal(np.asarray(image), pixels)

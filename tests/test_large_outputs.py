@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddps import large_outputs
+from ddps import atomic, large_outputs
 from ddps.errors import InputError
 from ddps.large_outputs import check_output, open_output
 
@@ -68,3 +68,12 @@ def test_names(monkeypatch):
     check_output("a.npy")
     with pytest.raises(InputError, match=r"tifffile, which writes 'a.TIF'.*ddps\[large\]"):
         check_output("a.TIF")
+
+
+@pytest.mark.skipif(not atomic.LOCKS, reason="a system without file locks")
+def test_what_a_killed_run_left_of_this_file_is_removed(tmp_path):
+    left, others = tmp_path / ".labels.npy.0123456789ab.tmp", tmp_path / ".other.npy.0123456789ab.tmp"
+    for path in (left, others):
+        path.write_bytes(b"gigabytes")
+    write(tmp_path / "labels.npy", np.uint8)
+    assert not left.exists() and others.exists()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..errors import InputError
+from ..out_of_memory import memory_for
 from ..predictions import AnyKind
 from ..refiner import DDPSRefiner
 from . import markup
@@ -65,19 +66,26 @@ class Events:
         sampler: str | None,
         seed: float | None,
     ) -> Iterator[tuple[Any, ...]]:
-        """`preview`'s places, both downloads and the button: at once, when the answer is there, when its files are."""
+        """`preview`'s places, both downloads and the button: at once, when the answer is there, when its files are.
+
+        HTML is given again where it could be skipped. For every skip Gradio makes the component anew, and keeps what it
+        shows, megabytes of pictures, for as long as it keeps the visitor's session.
+        """
         import gradio as gr
 
         same = gr.skip()
-        yield same, same, same, same, same, gr.update(value="Refining …", interactive=False)
         try:
             upload = self._read(image, prediction, kind, void, names)
             options = read_options(steps, sampler, seed)
-            refined = refine_upload(self._refiner, upload, options)
+            with memory_for("memory for pictures of the image", "a smaller image"):
+                shown = show_upload(self._refiner, upload)
+                waiting = gr.update(value="Refining …", interactive=False)
+                yield shown, gr.update(visible=False), "", same, same, waiting
+                refined = refine_upload(self._refiner, upload, options)
+                comparison, details = show_answer(self._refiner, upload, refined, options)
         except InputError as error:
             yield markup.error(error), gr.update(visible=False), "", same, same, same
             return
-        comparison, details = show_answer(self._refiner, upload, refined, options)
         # Gradio copies the files that it is given before it asks for more, so that the folder may go afterwards.
         with tempfile.TemporaryDirectory(prefix="ddps-app-") as folder:
             mask = gr.update(value=str(save_mask(upload, refined, Path(folder))))
@@ -88,7 +96,7 @@ class Events:
                 ready = gr.update(label="Too many probabilities for a download", interactive=False)
             else:
                 ready = gr.update(label="Download probabilities (npz)", value=str(probs), interactive=True)
-            yield same, same, same, same, ready, same
+            yield comparison, same, details, same, ready, same
 
     def rest(self) -> Any:
         """The button as it was before `refine`."""

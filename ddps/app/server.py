@@ -17,6 +17,8 @@ POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' data: blob:; "
     "base-uri 'self'; form-action 'self'; object-src 'none'"
 )
+# Visitors whose latest answer Gradio remembers, megabytes of pictures each. Nothing depends on it; it would be 10000.
+SESSIONS = 32
 _FOLDER = Path(__file__).parent
 
 
@@ -48,6 +50,7 @@ def serve(
         theme=make_theme(),
         css_paths=[_FOLDER / "style.css"],
         favicon_path=_FOLDER / "favicon.svg",
+        state_session_capacity=SESSIONS,
         max_file_size=(limits or Limits()).file_bytes,
         app_kwargs={"middleware": [middleware(ContentPolicy)]},
         footer_links=[],

@@ -3,10 +3,9 @@
 Strangers' files: their size is read from headers and bounded before anything is decoded or unpacked.
 """
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..errors import InputError, one_line
+from ..array_files import check_values
+from ..errors import InputError
 from ..inputs import check_file, load_image, open_image
 from ..predictions import AnyKind, Kind, Prediction, load_prediction, read_prediction_file
 
@@ -24,8 +24,6 @@ MOST_NAMES, LONGEST_NAME = 1024, 80
 FOREGROUND = ("background", "foreground")
 # Of what Pillow reads, some formats start other programs (EPS); MPO is what phones make of a JPEG.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "PPM")
-# numpy refuses longer headers, but reads them whole before it does
-_HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -170,48 +168,8 @@ def _check_values(path: Path, limits: Limits) -> None:
         return
     if suffix not in PREDICTION_SUFFIXES:
         raise InputError("a prediction file .png, .npy or .npz", repr(path.name), "saving it as one of these")
-    try:
-        counts = [_count(path.open("rb"))] if suffix == ".npy" else _counts_in_archive(path, limits)
-    except InputError:
-        raise
-    except Exception as error:  # damaged files make zipfile and numpy raise nearly anything
-        expected = f"{path.name!r} as a whole numpy file without pickled objects"
-        raise InputError(expected, one_line(error), "saving it again") from None
-    for count in counts:
-        if count > limits.values:
-            raise _too_many(path, count, limits)
-
-
-def _counts_in_archive(path: Path, limits: Limits) -> list[int]:
-    counts = []
-    with zipfile.ZipFile(path) as archive:
-        known = {name for key in get_args(Kind) for name in (key, f"{key}.npy")}
-        for member in archive.infolist():
-            if member.filename not in known:
-                continue
-            # zipfile never unpacks more than an entry's stated size
-            if member.file_size > 8 * limits.values + _HEADER_BYTES:
-                raise _too_many(path, member.file_size // 8, limits)
-            counts.append(_count(archive.open(member)))
-    return counts
-
-
-def _count(file: IO[bytes]) -> int:
-    """How many values an .npy file says that it holds."""
-    with file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, _ = read(file)
-    count = 1
-    for side in shape:  # not np.prod, which overflows
-        count *= side
-    return count
-
-
-def _too_many(path: Path, count: int, limits: Limits) -> InputError:
-    expected = f"a prediction of at most {limits.values / 1e6:.0f} million values"
     hint = "logits at the segmentor's own, lower resolution, or ddps refine"
-    return InputError(expected, f"{path.name!r} with {count / 1e6:,.0f} million", hint)
+    check_values(path, get_args(Kind), limits.values, hint)
 
 
 def _is_binary(values: NDArray[np.generic]) -> bool:

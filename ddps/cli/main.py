@@ -3,13 +3,15 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from typing import NoReturn
 
-from ..errors import InputError
+from ..errors import InputError, one_line, printable
 from ..memory import keep_memory
-from .report import say_error
+from .report import say_error, show_warning
 
 # Each is a module of this folder, with its line in `ddps --help`.
 COMMANDS = {
@@ -31,7 +33,7 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong with the arguments in one line, as for every other bad input."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"ddps: error: {message}; try {self.prog} --help\n")
+        self.exit(BAD_INPUT, f"{printable(f'ddps: error: {message}; try {self.prog} --help')}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,15 +49,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = make_parser(next((word for word in argv if word in COMMANDS), None)).parse_args(argv)
         keep_memory()
-        code: int = args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(show_warning, warnings.showwarning)
+            code: int = args.run(args)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
         # Whoever read our output has gone, as `head` does; the interpreter must not try to flush again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (InputError, OSError) as error:
+    except InputError as error:
         say_error(error)
+        return BAD_INPUT
+    except OSError as error:
+        say_error(InputError("files that can be read and written", one_line(error), "checking paths and permissions"))
+        return BAD_INPUT
+    except (MemoryError, RuntimeError) as error:
+        from ..out_of_memory import is_out_of_memory  # torch is there, or there was memory for less than that
+
+        if not is_out_of_memory(error):
+            raise
+        say_error(InputError("memory for this command", one_line(error), "smaller images, a smaller --tile or batch"))
         return BAD_INPUT
     except KeyboardInterrupt:
         print("ddps: interrupted", file=sys.stderr)

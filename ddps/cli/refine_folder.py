@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import torch
-
+from ..atomic import remove_leftovers
 from ..errors import InputError
+from ..out_of_memory import OutOfMemoryError, memory_for
 from ..outputs import Refinement
 from ..processes import Group, processes
 from ..progress import Progress
@@ -19,7 +19,7 @@ from ..video import VideoRefiner
 from .pairs import name_item
 from .refine_item import CannotWrite, Classes, Job, Loaded, is_done, load, measure_item, of_the_disk, refine, save
 from .refine_pipeline import overlap
-from .refine_plan import PAGE, SUMMARY, Plan, check_inputs_stay, check_outputs_new, make_folder, plan_folders
+from .refine_plan import PAGE, PICTURES, SUMMARY, Plan, check_inputs_stay, check_outputs_new, make_folder, plan_folders
 from .refine_report import one_line, summarise
 from .refine_review import Review, write_review
 from .refine_rows import collect_rows, rows_path
@@ -27,7 +27,7 @@ from .report import say_error, to_json, write_text
 
 OpenRefiner = Callable[[argparse.Namespace, Classes], tuple[DDPSRefiner | VideoRefiner, Classes]]
 SOME_FAILED, NOTHING_DONE = 1, 2
-ITEM_ERRORS = (InputError, OSError, MemoryError, torch.cuda.OutOfMemoryError)
+ITEM_ERRORS = (InputError, OSError)
 MOST_ALONE = 20
 """Predictions without an image that get a line each on stderr."""
 
@@ -37,6 +37,7 @@ class Outcome:
     """What has become of a run so far."""
 
     saved: set[str] = field(default_factory=set)
+    smaller: set[str] = field(default_factory=set)  # refined in smaller tiles than asked for
     failed: dict[str, str] = field(default_factory=dict)
     stopped: str | None = None
 
@@ -80,6 +81,7 @@ def _begin(args: argparse.Namespace) -> tuple[Plan, list[Job]]:
     check_inputs_stay(plan.jobs)
     if not (args.resume or args.overwrite):
         check_outputs_new(plan.jobs, args.output, args.review is not None)
+    remove_leftovers(*{path.parent for job in plan.jobs for path in job.outputs}, args.output / PICTURES)
     todo = [job for job in plan.jobs if not (args.resume and is_done(job))]
     collect_rows(args.output)
     return plan, todo
@@ -100,6 +102,7 @@ def _together(outcomes: Sequence[Outcome]) -> Outcome:
     for outcome in outcomes:
         whole.saved |= outcome.saved
         whole.failed |= outcome.failed
+        whole.smaller |= outcome.smaller
         whole.stopped = whole.stopped or outcome.stopped
     return whole
 
@@ -147,12 +150,22 @@ def _refine_all(
     group: Group,
     outcome: Outcome,
 ) -> None:
-    """Every job that can be done; adds to `outcome`."""
+    """Every job that can be done; adds to `outcome`.
+
+    What finds no memory beside its neighbours is tried once more by itself at the end; a video's frames wait for none.
+    """
     overwrite = args.overwrite or args.resume
     bar = Progress(len(todo), "refining", shown=group.leads)
+    tile = args.tile or refiner.config.inference.tile
+    short: list[Job] | None = None if args.video else []
+    in_memory = memory_for("memory for the item", "a smaller --tile, --format png, or its image cut to pieces")
 
     def work(job: Job, loaded: Loaded) -> tuple[Loaded, Refinement]:
-        return loaded, refine(refiner, job, loaded, args)
+        refined = refine(refiner, job, loaded, args)
+        outcome.smaller.discard(job.name)
+        if refined.tile is not None and refined.tile < tile:
+            outcome.smaller.add(job.name)
+        return loaded, refined
 
     def keep(job: Job, made: tuple[Loaded, Refinement]) -> Row:
         row = measure_item(job, *made)
@@ -164,10 +177,13 @@ def _refine_all(
         return row
 
     def finish(job: Job, saved: Row | Exception) -> None:
+        if isinstance(saved, OutOfMemoryError) and short is not None:
+            short.append(job)
+            return
         if isinstance(saved, Row):
             outcome.saved.add(job.name)
         else:
-            error = name_item(_memory(saved), job.inputs[-1].name)
+            error = name_item(saved, job.inputs[-1].name)
             outcome.failed[job.name] = str(error)
             _say(error, bar)
         bar.advance()
@@ -177,8 +193,12 @@ def _refine_all(
     except OSError as error:
         got = f"{str(args.output)!r}: {error.strerror or error}"
         raise InputError("a folder that can be written to", got, "another folder, or its permissions") from None
+    stages = in_memory(partial(load, classes=classes)), in_memory(work), in_memory(keep)
     try:
-        overlap(todo, partial(load, classes=classes), work, keep, finish, workers, ITEM_ERRORS)
+        overlap(todo, *stages, finish, workers, ITEM_ERRORS)
+        alone, short = short or [], None
+        for job in alone:
+            overlap([job], *stages, finish, 1, ITEM_ERRORS)
     except CannotWrite as error:
         got = f"{error}, after {len(outcome.saved)} of {len(todo)} items"
         stop = InputError(f"to be able to write to {str(args.output)!r}", got, "making room, then --resume")
@@ -196,6 +216,7 @@ def _report(
         "skipped": skipped,
         "failed": [{"name": name, "error": outcome.failed[name]} for name in sorted(outcome.failed)],
         "stopped": outcome.stopped,
+        "smaller_tiles": len(outcome.smaller & outcome.saved),
         "without_prediction": plan.without_prediction,
         # done without a row: by a version that wrote none, or the rows were taken away
         "without_row": max(0, skipped + len(outcome.saved) - len(rows)),
@@ -223,12 +244,6 @@ def _write_summary(
         stop = InputError(f"to be able to write {SUMMARY} and {PAGE}", got, "making room, then --resume")
         report["stopped"] = str(stop)
         say_error(stop)
-
-
-def _memory(error: Exception) -> Exception:
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
-        return InputError("an item that fits into memory", str(error)[:80] or "a larger one", "a smaller --tile")
-    return error
 
 
 def _say(error: Exception, bar: Progress) -> None:

@@ -196,6 +196,10 @@ def save(job: Job, loaded: Loaded, refined: Refinement, overwrite: bool) -> None
             refined.save(job.mask, overwrite=overwrite)
     except OSError as error:
         raise of_the_disk(error) from error
+    except InputError:
+        if all(path.parent.is_dir() for path in job.outputs):
+            raise
+        raise CannotWrite("its folder is gone") from None
 
 
 def of_the_disk(error: OSError) -> Exception:

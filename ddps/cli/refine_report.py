@@ -24,6 +24,8 @@ def one_line(report: dict[str, object]) -> str:
         parts.append(f"skipped {report['skipped']} that existed")
     if isinstance(report["failed"], list) and report["failed"]:
         parts.append(f"failed {len(report['failed'])}")
+    if report.get("smaller_tiles"):
+        parts.append(f"{report['smaller_tiles']} of them in smaller tiles, as memory ran out")
     if report["without_prediction"]:
         parts.append(f"left out {report['without_prediction']} images without a prediction")
     if report["resized"]:

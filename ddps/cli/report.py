@@ -3,9 +3,9 @@
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..atomic import atomic_write
 from ..errors import InputError
@@ -19,6 +19,20 @@ PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 def say_error(error: Exception) -> None:
     """One line on stderr, whatever lines a library's message had."""
     print(f"ddps: error: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def show_warning(
+    otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any, **more: Any
+) -> None:
+    """`warnings.showwarning` during a command: one line on stderr for the package's own.
+
+    Args:
+        otherwise: what shows all others.
+    """
+    if category.__module__.partition(".")[0] == "ddps":
+        print(f"ddps: warning: {message}", file=sys.stderr)
+    else:
+        otherwise(message, category, *where, **more)
 
 
 def to_json(value: object) -> str:

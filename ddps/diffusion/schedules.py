@@ -132,9 +132,10 @@ def noise_index(num_steps: int, i: int) -> int:
 def _indices(num_steps: int) -> Tensor:
     if num_steps < 2:
         raise InputError("a schedule of at least 2 steps", str(num_steps), "20, as in the paper")
-    return torch.arange(num_steps, dtype=torch.float64)
+    # On the CPU whatever the default device is: with "meta", arange would import torch's compiler, which takes seconds.
+    return torch.arange(num_steps, dtype=torch.float64, device="cpu")
 
 
 def _from_alpha_bar(alpha_bar: Tensor) -> Schedule:
-    padded = torch.cat([alpha_bar, torch.ones(1, dtype=torch.float64)])
+    padded = torch.cat([alpha_bar, torch.ones(1, dtype=torch.float64, device="cpu")])
     return Schedule(padded, padded[:-1] / padded.roll(1)[:-1])

@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from ..predictions import read_prediction_file
 from .sets import IGNORE, DataSet
 
 MOST_MASKS = 500
@@ -15,9 +15,8 @@ def class_shares(data: DataSet) -> Tensor:
     """(K,) share of the labelled pixels that every class covers, over at most 500 masks at even distances."""
     counts = np.zeros(256, dtype=np.int64)
     for _, path in data.pairs[:: max(1, len(data.pairs) // MOST_MASKS)]:
-        with Image.open(path) as mask:
-            labels = np.asarray(mask).astype(np.uint8)
-        counts += np.bincount(labels[labels != data.ignore_index].ravel(), minlength=256)
+        labels, _ = read_prediction_file(path)
+        counts += np.bincount(labels[(labels != data.ignore_index) & (labels < 256)], minlength=256)
     own = torch.from_numpy(counts[: data.num_classes]).double()
     return own / own.sum().clamp(min=1)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
@@ -140,10 +139,7 @@ class CropStream(torch.utils.data.Dataset[Sample]):
 
     def _mask(self, path: Path, data: DataSet) -> Tensor:
         def read() -> Tensor:
-            with Image.open(path) as mask:
-                labels = np.array(mask).astype(np.int64)
-            if labels.ndim != 2:
-                raise InputError(f"class ids as pixel values in {path}", "colours", "a grey or palette PNG")
+            labels, _ = read_prediction_file(path)
             ids = np.unique(labels)
             strangers = ids[(ids >= data.num_classes) & (ids != data.ignore_index)]
             if strangers.size:

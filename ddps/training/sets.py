@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..predictions import MAX_CLASSES
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 PREDICTION_SUFFIXES = (".npz", ".npy", ".png")
@@ -118,11 +119,13 @@ def _read_classes(path: Path) -> tuple[int, int, tuple[str, ...]]:
     hint = '{"classes": ["road", …], "num_classes": 11, "ignore_index": 255}'
     try:
         about = json.loads(path.read_text())
-        count = int(about["num_classes"])
-        return count, int(about.get("ignore_index", IGNORE)), tuple(map(str, about.get("classes", ())))
+        count, ignore_index = int(about["num_classes"]), int(about.get("ignore_index", IGNORE))
+        if not 1 <= count <= MAX_CLASSES:
+            raise ValueError(f"{count} classes")
+        return count, ignore_index, tuple(map(str, about.get("classes", ())))
     except FileNotFoundError:
         raise InputError("a classes.json beside train/", f"no {path}", hint) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} with num_classes", f"{type(error).__name__}: {error}", hint) from None
 
 
@@ -132,7 +135,7 @@ def _read_merge(path: Path, num_classes: int) -> Tensor | None:
         rule = json.loads(path.read_text()).get("merge")
         merge = None if rule is None else torch.tensor(rule, dtype=torch.long)
         fits = merge is None or (merge.shape == (num_classes,) and int(merge.min()) >= 0 and int(merge.max()) < IGNORE)
-    except (ValueError, TypeError, RuntimeError, AttributeError):
+    except (ValueError, TypeError, RuntimeError, AttributeError, OverflowError):  # RuntimeError: nested too deep, too
         fits = False
     if not fits:
         raise InputError(

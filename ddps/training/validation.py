@@ -6,7 +6,6 @@ from typing import TypedDict
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from ..canvas import mix_probs
@@ -127,8 +126,7 @@ def _validate_source(refiner: DDPSRefiner, data: DataSet, source: Source | None,
     classes = data.num_classes if merge is None else int(merge.max()) + 1
     base, *refined = (SegmentationMetrics(classes, data.ignore_index) for _ in range(1 + len(MIXES)))
     for number, (image, mask) in enumerate(chosen):
-        with Image.open(mask) as file:
-            target = torch.from_numpy(np.array(file).astype(np.int64))
+        target = torch.from_numpy(read_prediction_file(mask)[0])
         if merge is not None:
             target = torch.where(target < len(merge), merge[target.clamp(max=len(merge) - 1)], target)
         size = (target.shape[0], target.shape[1])

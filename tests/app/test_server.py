@@ -11,9 +11,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from ddps.app.page import build_page
-from ddps.app.server import POLICY, serve
+from ddps.app.server import POLICY, SESSIONS, serve
 from ddps.app.uploads import Limits
 from ddps.errors import InputError
+
+from ..long.page_visitor import Visitor
 
 gradio = pytest.importorskip("gradio", reason="serves the page: pip install '.[app]'")
 LIMITS = Limits(file_bytes=50_000)
@@ -69,6 +71,16 @@ def test_uploads_are_gone_when_it_ends(page, cache):
     assert Path(path).read_bytes() == bytes(1000) and Path(path).is_relative_to(cache)
     page.close(verbose=False)
     assert [found for found in cache.rglob("*") if found.is_file()] == []
+
+
+def test_only_the_latest_answers_are_kept(page, files):
+    visitor = Visitor(serve(page, limits=LIMITS))
+    kept = []
+    for seed in range(4):
+        answer = visitor.refine(files.photo.read_bytes(), files.label_map.read_bytes(), seed)
+        assert answer.fine, answer.text
+        kept.append(len(str(page.state_holder[visitor.session].config_values)))
+    assert kept[-1] < 1.2 * kept[0] and page.state_session_capacity == SESSIONS
 
 
 def test_an_address_of_another_machine_is_refused(page):

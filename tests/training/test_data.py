@@ -13,8 +13,11 @@ from ddps.config import LabelSpace, LogitsNetwork
 from ddps.errors import InputError
 from ddps.models.slot_unet import BLANK
 from ddps.training import TrainConfig
+from ddps.training.class_balance import class_shares
 from ddps.training.data import CropStream, Sample, collate, sample_window
 from ddps.training.sets import read_data_set
+
+from ..long.fuzz_readers import png_header
 
 # Settings under which a crop is a window of its image and of a segmentor's prediction, and nothing else.
 PLAIN = {"real_share": 1.0, "collage_share": 0.0, "condition_dropout": 0.0, "repair_share": 0.0}
@@ -266,6 +269,18 @@ def test_a_mask_with_other_values_than_classes(make_set, tiny_model, mask, messa
     Image.fromarray(mask).save(folder / "train" / "masks" / "train0.png")
     with pytest.raises(InputError, match=message):
         stream_of(tiny_model, folder)[0]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"text", png_header(60_000, 60_000), png_header(64, 64)[:40]], ids=["empty", "text", "bomb", "cut"]
+)
+def test_a_damaged_mask_is_named(make_set, tiny_model, data):
+    folder = make_set(classes=3, train=1)
+    (folder / "train" / "masks" / "train0.png").write_bytes(data)
+    with pytest.raises(InputError, match=r"train0\.png"):
+        stream_of(tiny_model, folder)[0]
+    with pytest.raises(InputError, match=r"train0\.png"):
+        class_shares(read_data_set(folder, "train", None))
 
 
 def test_refined_crops_are_of_images_that_do_not_teach(make_set, tiny_model):

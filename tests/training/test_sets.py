@@ -35,7 +35,21 @@ def test_a_data_set_that_is_not_whole(make_set, tmp_path):
         read_data_set(tmp_path / "c", "train", None)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"num_classes": "many"}', '{"num_classes": null}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"num_classes": "many"}',
+        '{"num_classes": null}',
+        '{"num_classes": 1e400}',
+        '{"num_classes": 0}',
+        '{"num_classes": 1000000000000}',
+        "[" * 90_000,
+    ],
+    ids=lambda text: text[:24],
+)
 def test_a_classes_file_that_says_nothing(make_set, text):
     folder = make_set()
     (folder / "classes.json").write_text(text)

@@ -1,0 +1,427 @@
+"""The same answer every time: whatever else runs, in whatever form a prediction comes, and with nothing left behind."""
+
+import inspect
+import logging
+import os
+import random
+import sys
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageFile
+from torch import Tensor
+
+from ddps import DDPSConfig, DDPSRefiner, InputError
+from ddps.config import FeaturesNetwork, InferenceConfig
+from ddps.diffusion.schedules import make_schedule
+from ddps.large import refine_large
+from ddps.outputs import Refinement
+from ddps.settings import Settings
+from ddps.stacks import refine_masks
+from ddps.tile_chain import TileChain
+from ddps.video import VideoRefiner
+
+from .conftest import TINY, make_tiny_refiner
+
+FEATURES = DDPSConfig(
+    network=FeaturesNetwork(
+        in_channels=(4, 6), channels=8, embed_dim=3, dim=16, dim_mults=(1, 1, 1), out_dim=8, num_classes=5
+    ),
+    inference=InferenceConfig(steps=3),
+)
+
+
+@pytest.fixture(scope="module")
+def universal() -> DDPSRefiner:
+    return DDPSRefiner.from_pretrained(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def paper() -> DDPSRefiner:
+    return make_tiny_refiner(FEATURES)
+
+
+def scene(height: int = 48, width: int = 64, classes: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """A smooth image, and logits of a quarter of its size."""
+    generator = torch.Generator().manual_seed(seed)
+    image = F.interpolate(torch.rand(1, 3, 8, 8, generator=generator), (height, width), mode="bicubic")[0].clamp(0, 1)
+    logits = 3 * torch.randn(1, classes, 5, 5, generator=generator)
+    return image, F.interpolate(logits, (height // 4, width // 4), mode="bilinear")[0]
+
+
+def at_image_size(logits: Tensor, image: Tensor) -> Tensor:
+    return F.interpolate(logits[None], image.shape[-2:], mode="bilinear", align_corners=False)[0]
+
+
+def features(seed: int = 2) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(1, 4, 12, 16, generator=generator), torch.randn(1, 6, 6, 8, generator=generator)]
+
+
+def same(one: Refinement, other: Refinement) -> bool:
+    """Bit for bit."""
+    names = ("labels", "probs", "uncertainty", "changed")
+    return all(np.array_equal(np.asarray(getattr(one, name)), np.asarray(getattr(other, name))) for name in names)
+
+
+# Threads
+
+
+@pytest.fixture
+def hasty():
+    """Threads take turns as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def at_once(call, arguments: list, threads: int = 8) -> list:
+    """`call` of all arguments in threads that start together."""
+    gate = threading.Barrier(threads)
+
+    def work(index: int) -> list:
+        gate.wait()
+        return [call(argument) for argument in arguments[index::threads]]
+
+    with ThreadPoolExecutor(threads) as pool:
+        parts = list(pool.map(work, range(threads)))
+    return [parts[index % threads][index // threads] for index in range(len(arguments))]
+
+
+def test_eight_threads_on_one_refiner_answer_as_one_does(universal, tmp_path, hasty):
+    image, logits = scene()
+    Image.fromarray((image.permute(1, 2, 0) * 255).byte().numpy()).save(tmp_path / "image.png")
+    np.savez(tmp_path / "logits.npz", logits=logits.numpy())
+    calls = [{"image": scene(seed=seed)[0], "prediction": scene(seed=seed)[1], "seed": seed} for seed in range(8)]
+    calls += [
+        {"image": tmp_path / "image.png", "prediction": tmp_path / "logits.npz"},
+        {"image": image, "prediction": logits.argmax(0), "num_classes": 4},
+        {"image": image, "prediction": logits, "num_samples": 2, "steps": 3, "sampler": "posterior"},
+        {"image": image, "prediction": logits, "guidance_scale": 1.5},
+        {"image": image, "prediction": logits.softmax(0).numpy(), "preset": "fast"},
+        {"image": [image, image], "prediction": [logits, -logits]},
+        {"image": scene(70, 150)[0], "prediction": scene(70, 150)[1], "tile": 64},
+        {"image": image, "prediction": logits, "steps": 4, "return_trajectory": True, "after": (2,)},
+    ]
+
+    def answer(call: dict) -> list[Refinement]:
+        answers = universal.refine(**call)
+        return answers if isinstance(answers, list) else [answers]
+
+    expected = [answer(call) for call in calls]
+    for found, alone in zip(at_once(answer, calls), expected, strict=True):
+        assert all(same(one, other) for one, other in zip(found, alone, strict=True))
+        for one, other in zip(found[0].trajectory or (), alone[0].trajectory or (), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_eight_threads_on_one_of_the_papers_models(paper, hasty):
+    """Its network is folded for one number of steps at a time; threads ask for different ones."""
+    calls = [(seed, 1 + seed % 4) for seed in range(16)]
+
+    def answer(call: tuple[int, int]) -> Refinement:
+        refined = paper.refine(scene()[0], features=features(call[0]), steps=call[1], seed=call[0])
+        assert isinstance(refined, Refinement)
+        return refined
+
+    expected = [answer(call) for call in calls]
+    assert all(same(one, other) for one, other in zip(at_once(answer, calls), expected, strict=True))
+
+
+# Batches of the paper's models; those of plug-in refiners are in test_refiner.py
+
+
+def test_what_shares_a_batch_changes_no_bit_of_the_papers_models(paper):
+    images, maps = [scene(seed=seed)[0] for seed in range(3)], [features(seed) for seed in range(3)]
+    alone = [paper.refine(image, features=its, seed=5) for image, its in zip(images, maps, strict=True)]
+    together = paper.refine(images, features=maps, seed=5)
+    stacked = paper.refine(
+        torch.stack(images), features=[torch.cat(level) for level in zip(*maps, strict=True)], seed=5
+    )
+    backwards = paper.refine(images[::-1], features=maps[::-1], seed=5)[::-1]
+    for answers in zip(alone, together, stacked, backwards, strict=True):
+        assert all(same(answers[0], other) for other in answers[1:])
+
+
+# Kinds and containers
+
+
+def assert_agree(one: Refinement, other: Refinement) -> None:
+    """Equal but for rounding: where it decides between two classes, what follows differs there."""
+    assert (one.probs - other.probs).abs().mean() < 1e-3 and (one.labels == other.labels).float().mean() > 0.998
+
+
+def test_log_probabilities_are_logits(universal):
+    image, logits = scene()
+    assert_agree(universal.refine(image, logits), universal.refine(image, logits.log_softmax(0), kind="logits"))
+
+
+def test_probabilities_are_the_softmax_of_logits_where_nothing_is_resized(universal):
+    image, logits = scene()
+    full = at_image_size(logits, image)
+    assert_agree(universal.refine(image, full), universal.refine(image, full.softmax(0)))
+    # coarser ones differ between the pixels: logits are resized as logits, probabilities as probabilities
+    coarse = (universal.refine(image, prediction).labels for prediction in (logits, logits.softmax(0)))
+    assert torch.ne(*coarse).float().mean() > 0.002
+
+
+def test_logits_at_image_size_are_the_coarse_ones(universal):
+    image, logits = scene()
+    assert_agree(universal.refine(image, logits), universal.refine(image, at_image_size(logits, image)))
+
+
+def test_a_label_map_is_the_same_in_every_form(universal, tmp_path):
+    image, logits = scene(classes=3)
+    labels = at_image_size(logits, image).argmax(0)
+    labels[:4] = 255
+    numbers = labels.numpy().astype(np.uint8)
+    picture = Image.fromarray(numbers)
+    picture.save(tmp_path / "labels.png")
+    np.save(tmp_path / "labels.npy", numbers)
+    palette = picture.convert("P")
+    palette.putdata(numbers.flatten().tolist())
+    forms = [numbers, numbers.astype(np.int64), numbers.astype(np.uint16), labels, labels.int(), picture, palette]
+    forms += [tmp_path / "labels.png", tmp_path / "labels.npy", np.asfortranarray(numbers), numbers[::-1][::-1]]
+    expected = universal.refine(image, labels, num_classes=3)
+    for form in forms:
+        assert same(universal.refine(image, form, num_classes=3), expected), type(form)
+
+
+def test_a_mask_of_booleans_is_a_label_map_of_two(universal):
+    image, logits = scene(classes=2)
+    mask = at_image_size(logits, image).argmax(0)
+    expected = universal.refine(image, mask, num_classes=2)
+    for form in (mask.bool(), mask.bool().numpy(), mask.numpy().astype(np.uint8)):
+        assert same(universal.refine(image, form, num_classes=2), expected)
+
+
+def test_one_hot_probabilities_are_certain_and_a_label_map_is_not(universal):
+    """They need not agree: who says 1 of a class leaves nothing to refine, who gives labels has not said how sure."""
+    image, logits = scene()
+    labels = at_image_size(logits, image).argmax(0)
+    certain = universal.refine(image, F.one_hot(labels, 4).permute(2, 0, 1).float())
+    assert torch.equal(certain.labels, labels) and not certain.changed.any() and (certain.uncertainty == 0).all()
+    assert universal.refine(image, labels, num_classes=4).changed.any()
+
+
+def test_numpy_torch_and_files_give_the_same_bits(universal, tmp_path):
+    image, logits = scene()
+    pixels = (image.permute(1, 2, 0) * 255).byte().numpy()
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    np.savez(tmp_path / "logits.npz", logits=logits.numpy())
+    backwards = np.ascontiguousarray(pixels[::-1, ::-1])[::-1, ::-1]
+    images = [pixels, torch.from_numpy(pixels).permute(2, 0, 1), Image.fromarray(pixels), tmp_path / "image.png"]
+    predictions = [logits, logits.numpy(), tmp_path / "logits.npz", logits.double(), np.asfortranarray(logits.numpy())]
+    expected = universal.refine(pixels, logits)
+    for one in (*images, backwards):
+        for other in predictions:
+            assert same(universal.refine(one, other), expected)
+
+
+# Classes
+
+
+def test_other_ids_of_the_classes_permute_the_answer_bit_for_bit(universal):
+    """Slots go by how much a class shows, not by its id: the slots, and so the noise, are the same."""
+    image, logits = scene(96, 112, 5)
+    labels = at_image_size(logits, image).argmax(0)
+    counts = labels.flatten().bincount(minlength=5)
+    assert len(set(counts.tolist())) == 5
+    order = torch.tensor([3, 0, 4, 2, 1])  # class `order[k]` is called k
+    one, other = (universal.refine(image, ids, num_classes=5) for ids in (labels, order.argsort()[labels]))
+    assert torch.equal(other.probs, one.probs[order]) and torch.equal(other.uncertainty, one.uncertainty)
+    decided = one.uncertainty > 0  # of two that are equally likely, the lower id is taken
+    assert torch.equal(order[other.labels][decided], one.labels[decided])
+    assert one.changed.any()
+
+
+def test_other_ids_of_logits_permute_the_answer_but_for_the_order_of_sums(universal):
+    image, logits = scene(96, 112, 5)
+    order = torch.tensor([3, 0, 4, 2, 1])
+    one, other = universal.refine(image, logits), universal.refine(image, logits[order])
+    assert (other.probs - one.probs[order]).abs().max() < 1e-3
+    assert (order[other.labels] == one.labels).float().mean() > 0.999
+
+
+def test_other_slots_permute_the_answer_in_distribution():
+    """In another order the slots meet other noise; the mean over many chains is the same to its own spread."""
+    refiner = make_tiny_refiner(replace(TINY, inference=replace(TINY.inference, steps=3)))
+    settings = inspect.signature(Settings.over).parameters
+    asked = {"seed": 0, "num_samples": 1, "guidance_scale": 0.0, "return_trajectory": False}
+    asked = {name: asked.get(name) for name in settings if settings[name].default is inspect.Parameter.empty}
+    del asked["defaults"], asked["most_steps"]
+    chain = TileChain(
+        refiner.network,
+        make_schedule(TINY.schedule.kind, TINY.schedule.num_steps),
+        TINY.schedule,
+        Settings.over(refiner.config.inference, refiner.schedule.num_steps, **asked),
+        torch.float32,
+    )
+    image, logits = scene(32, 32, 3)
+    slots, order = at_image_size(logits, image).softmax(0), torch.tensor([2, 0, 1])
+    chains = 48
+    one = [chain.refine(image, slots, 1.0, False, range(start, start + chains))[-1] for start in (0, chains)]
+    other = chain.refine(image, slots[order], 1.0, False, range(chains))[-1][order.argsort()]
+    apart = (one[0] - one[1]).square().mean().sqrt()  # of two means of as many chains
+    assert apart > 0 and (other - one[0]).square().mean().sqrt() < 1.5 * apart
+    single = chain.refine(image, slots, 1.0, False, [0])[-1]
+    assert (single - one[0]).square().mean().sqrt() > 2 * apart
+
+
+# Tiles
+
+
+def test_tiles_agree_with_the_whole_on_the_universal_weights(universal):
+    """At the default overlap all but one pixel in a hundred."""
+    generator = torch.Generator().manual_seed(4)
+    image = F.interpolate(torch.rand(1, 3, 34, 64, generator=generator), (544, 1024), mode="bicubic")[0].clamp(0, 1)
+    logits = F.interpolate(3 * torch.randn(1, 4, 9, 16, generator=generator), (136, 256), mode="bilinear")[0]
+    whole, tiled = (universal.refine(image, logits, tile=tile, return_probs=False) for tile in (1024, 512))
+    assert 0 < (whole.labels != tiled.labels).float().mean() < 0.01 and whole.changed.any()
+
+
+# What is left behind
+
+
+def world() -> dict[str, object]:
+    """Whatever of the process a library might have changed."""
+    kind, keys, *rest = np.random.get_state()
+    state: dict[str, object] = {
+        "torch's random state": torch.get_rng_state().tolist(),
+        "numpy's random state": (kind, keys.tolist(), rest),
+        "Python's random state": random.getstate(),
+        "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
+        "default dtype": torch.get_default_dtype(),
+        "grad mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled()),
+        "determinism": torch.are_deterministic_algorithms_enabled(),
+        "matmul": torch.get_float32_matmul_precision(),
+        "cudnn": (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32),
+        "oneDNN": torch.backends.mkldnn.enabled,
+        "folder": os.getcwd(),
+        "environment": dict(os.environ),
+        "warnings": list(warnings.filters),
+        "numpy's errors": np.geterr(),
+        "Pillow": (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES),
+        "path": list(sys.path),
+        "log": (logging.root.level, list(logging.root.handlers)),
+        "recursion": sys.getrecursionlimit(),
+        "threads alive": {thread.name for thread in threading.enumerate()},
+    }
+    return state
+
+
+def test_the_process_is_left_as_it_was(paper, tmp_path):
+    image, logits = scene()
+    pixels = (image.permute(1, 2, 0) * 255).byte().numpy()
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    np.savez(tmp_path / "logits.npz", logits=logits.numpy())
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    before = world()
+    # modules are imported on the way, which is none of a user's business: only what is compared counts
+    universal = DDPSRefiner.from_pretrained(device="cpu")
+    refined = universal.refine(tmp_path / "image.png", tmp_path / "logits.npz", num_samples=2, sampler="posterior")
+    assert isinstance(refined, Refinement)
+    refined.save(tmp_path / "answer.npz")
+    universal.refine(image, logits.argmax(0), num_classes=4, tile=64)
+    paper.refine(image, features=features())
+    refine_large(universal, pixels, logits.numpy(), tmp_path / "out.npy", tile=64)
+    refine_masks(universal, image, at_image_size(logits, image).argmax(0)[None] == 1)
+    video = VideoRefiner(universal)
+    for _ in range(2):
+        video.refine(image, logits)
+    universal.save_pretrained(tmp_path / "saved")
+    with pytest.raises(ValueError):
+        universal.refine(tmp_path / "broken.png", logits)
+    after = world()
+    assert [name for name in before if before[name] != after[name]] == []
+
+
+def test_a_refiner_works_whatever_the_process_is_set_to(tiny_refiner, tiny_model_dir):
+    """Under autograd, in inference mode, with another default device: the same bits, and no graph."""
+    image, logits = scene()
+    expected = tiny_refiner.refine(image, logits)
+    needs = tiny_refiner.refine(image.clone().requires_grad_(), logits.clone().requires_grad_())
+    assert same(needs, expected) and not needs.probs.requires_grad
+    with torch.inference_mode():
+        assert same(tiny_refiner.refine(image, logits), expected)
+    with torch.device("meta"):
+        loaded = DDPSRefiner.from_pretrained(tiny_model_dir, device="cpu", dtype=torch.float32)
+        there = [one.refine(image, logits) for one in (tiny_refiner, loaded)]
+        assert all(answer.probs.device.type == "cpu" for answer in there)
+    assert all(same(answer, expected) for answer in there)
+
+
+def test_another_default_type_is_refused_rather_than_answered_otherwise(tiny_refiner, tiny_model_dir, tmp_path):
+    image, logits = scene()
+    calls = [
+        lambda: tiny_refiner.refine(image, logits),
+        lambda: DDPSRefiner.from_pretrained(tiny_model_dir),
+        lambda: refine_large(tiny_refiner, image.numpy(), logits.numpy(), tmp_path / "out.npy"),
+        lambda: refine_masks(tiny_refiner, image, logits > 0),
+        lambda: VideoRefiner(tiny_refiner).refine(image, logits),
+    ]
+    for dtype in (torch.float64, torch.bfloat16):
+        torch.set_default_dtype(dtype)
+        try:
+            for call in calls:
+                with pytest.raises(InputError, match="default type torch.float32; got torch"):
+                    call()
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Inputs
+
+
+def frozen(array: np.ndarray) -> np.ndarray:
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def test_inputs_may_be_read_only_and_are_never_changed(tiny_refiner, paper, tmp_path):
+    image, logits = scene()
+    pixels = frozen((image.permute(1, 2, 0) * 255).byte().numpy())
+    labels = frozen(at_image_size(logits, image).argmax(0).numpy().astype(np.uint8))
+    mapped = np.memmap(tmp_path / "logits.raw", np.float32, "w+", shape=tuple(logits.shape))
+    mapped[:] = logits.numpy()
+    mapped.flush()
+    mapped = np.memmap(tmp_path / "logits.raw", np.float32, "r", shape=tuple(logits.shape))
+    grey = frozen(pixels[..., 0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch warns of tensors over memory that may not be written
+        for one in (pixels, grey, frozen(image.permute(1, 2, 0).numpy())):
+            for other in (frozen(logits.numpy()), mapped, labels, frozen(logits.softmax(0).numpy().astype(np.float16))):
+                tiny_refiner.refine(one, other, num_classes=4)
+        refine_masks(tiny_refiner, pixels, frozen(labels[None] == 1))
+        refine_large(tiny_refiner, pixels, mapped, tmp_path / "out.npy", tile=64)
+    maps = features()
+    copies = [level.clone() for level in maps]
+    paper.refine(image, features=maps, guidance_scale=1.0)
+    assert all(torch.equal(one, other) for one, other in zip(maps, copies, strict=True))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK", "I;16", "1", "LA"])
+def test_pictures_are_never_changed(tiny_refiner, mode):
+    image, logits = scene()
+    picture = Image.fromarray((image.permute(1, 2, 0) * 255).byte().numpy())
+    picture = Image.fromarray(np.full((48, 64), 40_000, np.uint16)) if mode == "I;16" else picture.convert(mode)
+    picture.info["note"] = "mine"
+    before = picture.mode, picture.size, picture.tobytes(), picture.getpalette(), dict(picture.info)
+    tiny_refiner.refine(picture, logits)
+    assert (picture.mode, picture.size, picture.tobytes(), picture.getpalette(), dict(picture.info)) == before
+
+
+def test_lists_are_never_changed(tiny_refiner):
+    image, logits = scene()
+    images, predictions = [image, image], [logits, logits]
+    tiny_refiner.refine(images, predictions)
+    assert len(images) == len(predictions) == 2 and images[0] is image and predictions[1] is logits
