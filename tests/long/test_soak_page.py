@@ -24,7 +24,7 @@ STAYS = 25
 """Requests of one visitor; then another comes."""
 CROWD, QUEUE = 40, 16
 GROWTH = 30_000.0
-"""KiB per 1000 requests: Gradio's log of them, and what the allocator does not find again. Answers that are kept make 150,000."""
+"""KiB per 1000 requests: Gradio's log of them, and what the allocator loses; kept answers would make 150,000."""
 
 
 @contextmanager
