@@ -11,9 +11,9 @@ def keep_memory() -> bool:
     """Lets the whole process keep the memory that it frees, for its next tensors.
 
     On Linux, glibc hands large blocks back to the system as soon as they are free. Their pages have to be cleared when
-    they come again, which takes a quarter of the time of `refine` on a CPU. The commands of `ddps` call this; in a
-    program of your own it is your choice, since it holds for everything in the process: its resident memory stays at
-    its highest. Best called first.
+    they come again, which takes a quarter of the time of `refine` on a CPU. The commands of `ddps` call this, but for
+    `app`, whose threads would keep memory each; in a program of your own it is your choice, since it holds for
+    everything in the process: its resident memory stays at its highest. Best called first.
 
     Returns:
         Whether it was done: False where the C library is not glibc.

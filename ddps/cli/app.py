@@ -31,7 +31,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--share", action="store_true", help="open a public address through Gradio's servers, for anybody to use"
     )
-    parser.set_defaults(run=run)
+    # Every one of a server's many threads would keep memory of its own.
+    parser.set_defaults(run=run, keeps_memory=False)
 
 
 def run(args: argparse.Namespace) -> int:

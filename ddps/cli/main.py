@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     try:
         args = make_parser(next((word for word in argv if word in COMMANDS), None)).parse_args(argv)
-        keep_memory()
+        if args.keeps_memory:
+            keep_memory()
         with warnings.catch_warnings():
             warnings.showwarning = partial(show_warning, warnings.showwarning)
             code: int = args.run(args)
@@ -84,6 +85,7 @@ def make_parser(command: str | None) -> Parser:
         command: one of `COMMANDS`; None for none of them.
     """
     parser = Parser(prog="ddps", description="Makes the masks of any semantic segmentor better.")
+    parser.set_defaults(keeps_memory=True)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         if name == command:

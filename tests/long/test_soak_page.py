@@ -23,8 +23,8 @@ REQUESTS, CLIENTS, DIFFERENT, SIDE = 2_000, 8, 16, 48
 STAYS = 25
 """Requests of one visitor; then another comes."""
 CROWD, QUEUE = 40, 16
-GROWTH = 30_000.0
-"""KiB per 1000 requests: Gradio's log of them, and what the allocator loses; kept answers would make 150,000."""
+GROWTH = 15_000.0
+"""KiB per 1000 requests: Gradio's log of them, and the sessions that it remembers; kept answers would make 150,000."""
 
 
 @contextmanager
