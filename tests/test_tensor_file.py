@@ -1,6 +1,5 @@
 import json
 import pickle
-import time
 
 import pytest
 import torch
@@ -133,9 +132,8 @@ def test_another_shape_is_refused_from_the_header_alone(path):
     resource = pytest.importorskip("resource", reason="peak memory is read the Unix way")
     save_file({"w": torch.zeros(8)}, path)
     huge = {"w": torch.empty(10**12, device="meta")}
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert "mis-shaped 'w (8,) instead of (1000000000000,)'" in refusal(path, huge)
-    assert time.perf_counter() - start < 0.5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
 
 
