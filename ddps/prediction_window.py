@@ -200,7 +200,7 @@ class ValueWindow(PredictionWindow):
         shares = torch.empty(len(pixels), device=where.device)
         for strip in self._strips(len(others), len(pixels), 1):
             row, column = pixels[strip].unbind(1)
-            values = 0 * self.native.new_empty(())
+            values = self.native.new_zeros(())
             for r, from_row in self.rows.neighbours(row):
                 for c, from_column in self.columns.neighbours(column):
                     values = values + self.native[others[:, None], r, c] * (from_row * from_column)
