@@ -254,9 +254,10 @@ def test_tiff_to_tiff(tiny_refiner, tmp_path):
     whole = tiny_refiner.refine(picture(), label_map(), tile=TILE)
     assert np.array_equal(tifffile.imread(out), whole.labels)
     assert np.abs(tifffile.imread(other) - np.round(255 * whole.uncertainty)).max() <= 1
-    page = tifffile.TiffFile(out).pages[0]
-    assert page.is_tiled and page.photometric.name == "PALETTE"
-    assert [tuple(colour // 257) for colour in page.colormap.T[:4]] == list(whole.palette)
+    with tifffile.TiffFile(out) as file:
+        page = file.pages[0]
+        assert page.is_tiled and page.photometric.name == "PALETTE"
+        assert [tuple(colour // 257) for colour in page.colormap.T[:4]] == list(whole.palette)
 
 
 def test_bad_calls_are_refused_before_anything_is_written(tiny_refiner, tmp_path):

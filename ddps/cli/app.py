@@ -1,6 +1,7 @@
 """`ddps app`: a web page on this machine, on which a mask is refined and looked at."""
 
 import argparse
+import os
 import signal
 import time
 from importlib.util import find_spec
@@ -42,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     limits = Limits()
     # Weights for certain classes cannot know the examples'.
     examples = find_examples() if refiner.config.labels.num_classes is None else []
+    # Gradio's log of requests, which nobody looks at, would hold 10000.
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
     page = build_page(refiner, examples, limits)
     address = serve(page, args.host, args.port, args.share, limits)
     print(f"ddps: the page is at {address} (Ctrl+C ends it)", flush=True)
