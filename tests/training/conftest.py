@@ -1,11 +1,12 @@
 """Tiny data sets on disk: bright squares on a dark ground, and a network small enough to train in seconds."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ddps import DDPSConfig
@@ -13,6 +14,14 @@ from ddps.config import InferenceConfig, LogitsNetwork
 
 SIDE = 64
 VOID = 255
+
+
+@pytest.fixture(autouse=True)
+def same_global_random_numbers() -> Iterator[None]:
+    """Training seeds torch; other tests should not notice."""
+    state = torch.get_rng_state()
+    yield
+    torch.set_rng_state(state)
 
 
 @pytest.fixture

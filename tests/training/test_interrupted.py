@@ -5,19 +5,11 @@ import json
 import shutil
 
 import pytest
-import torch
 
 from ddps.cli.main import main
 from ddps.errors import InputError
 from ddps.training import TrainConfig, loop, train
 from ddps.training.checkpoint import read_facts
-
-
-@pytest.fixture(autouse=True)
-def same_global_random_numbers():
-    state = torch.get_rng_state()
-    yield
-    torch.set_rng_state(state)
 
 
 @pytest.fixture

@@ -27,14 +27,6 @@ from ddps.training.start import new_network, with_labels
 FILES = {"train.json", "log.jsonl", "curves.svg", "examples", "state.safetensors", "best", "last"}
 
 
-@pytest.fixture(autouse=True)
-def same_global_random_numbers():
-    """Training seeds torch; other tests should not notice."""
-    state = torch.get_rng_state()
-    yield
-    torch.set_rng_state(state)
-
-
 @pytest.fixture
 def config_of(tmp_path, tiny_model):
     def make(*folders: Path, **settings: object) -> TrainConfig:
