@@ -32,15 +32,26 @@ class Tiny(nn.Module):
         self.wide = nn.Linear(widths[-1] ** 2, widths[-1] ** 2)
 
 
-@pytest.fixture
-def model():
+def save_tiny(parent: Path) -> tuple[Path, Tiny]:
+    """A saved model, and the network whose weights it has."""
     torch.manual_seed(0)
-    return Tiny(CONFIG)
+    network = Tiny(CONFIG)
+    return hub.save_weights(parent / "tiny", CONFIG, network.state_dict()), network
 
 
 @pytest.fixture
-def folder(tmp_path, model):
-    return hub.save_weights(tmp_path / "tiny", CONFIG, model.state_dict())
+def saved(tmp_path):
+    return save_tiny(tmp_path)
+
+
+@pytest.fixture
+def folder(saved):
+    return saved[0]
+
+
+@pytest.fixture
+def model(saved):
+    return saved[1]
 
 
 @pytest.fixture

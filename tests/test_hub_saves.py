@@ -6,33 +6,23 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from ddps import InputError, atomic, hub
 from ddps.config import LabelSpace
 
-from .test_hub import CONFIG, Tiny, edit_config
+from .test_hub import CONFIG, Tiny, edit_config, save_tiny
 
 
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return Tiny(CONFIG)
-
-
-@pytest.fixture
-def folder(tmp_path, model):
-    return hub.save_weights(tmp_path / "tiny", CONFIG, model.state_dict())
-
-
-def test_a_config_too_long_to_be_loaded_is_not_saved(tmp_path, model):
+def test_a_config_too_long_to_be_loaded_is_not_saved(tmp_path):
+    _, model = save_tiny(tmp_path)
     labels = LabelSpace(30_000, tuple(f"a class with a longer name, {k}" for k in range(30_000)))
     with pytest.raises(InputError, match="a config of up to"):
         hub.save_weights(tmp_path / "m", dataclasses.replace(CONFIG, labels=labels), model.state_dict())
     assert not (tmp_path / "m").exists()
 
 
-def test_a_save_removes_what_a_killed_one_left(folder, model):
+def test_a_save_removes_what_a_killed_one_left(tmp_path):
+    folder, model = save_tiny(tmp_path)
     left = folder / ".model.safetensors.0123456789ab.tmp"
     left.write_bytes(b"half")
     hub.save_weights(folder, CONFIG, model.state_dict())
@@ -40,8 +30,9 @@ def test_a_save_removes_what_a_killed_one_left(folder, model):
 
 
 @pytest.mark.parametrize("stopped", [1, 2, 3])
-def test_a_save_killed_between_its_files_is_not_taken_for_a_model(tmp_path, folder, model, monkeypatch, stopped):
+def test_a_save_killed_between_its_files_is_not_taken_for_a_model(tmp_path, monkeypatch, stopped):
     """After the first rename the weights are new and the config is old, and both fit each other's shapes."""
+    folder, model = save_tiny(tmp_path)
 
     class Killed(BaseException):
         pass
@@ -72,8 +63,9 @@ def test_a_save_killed_between_its_files_is_not_taken_for_a_model(tmp_path, fold
     assert hub.load_weights(folder, Tiny)[0].inference.mix == 0.5
 
 
-def test_a_second_kill_does_not_hide_the_first(folder, model, monkeypatch):
+def test_a_second_kill_does_not_hide_the_first(tmp_path, monkeypatch):
     """The next save is killed before it has written anything: the folder is still half a save."""
+    folder, model = save_tiny(tmp_path)
     other = dataclasses.replace(CONFIG, name="other")
     whole = hub.save_weights(folder.parent / "other", other, model.state_dict())
     (folder / "model.safetensors").write_bytes((whole / "model.safetensors").read_bytes())

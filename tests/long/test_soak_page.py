@@ -23,9 +23,8 @@ REQUESTS, CLIENTS, DIFFERENT, SIDE = 2_000, 8, 16, 48
 STAYS = 5
 """Requests of one visitor; then another comes."""
 CROWD, QUEUE = 40, 16
-GROWTH = 15_000.0
-"""KiB per 1000 requests: visitors, of whom Gradio remembers 2000, and what the allocator does not find again; kept
-answers make 150,000, Gradio's own log of requests 6,000."""
+GROWTH = 5_000.0
+"""KiB per 1000 requests; kept answers make 150,000. Not met by every run yet, see docs/reliability.md."""
 
 
 @contextmanager
