@@ -14,6 +14,7 @@ from torch import Tensor
 from .defaults import plain_defaults
 from .diffusion.samplers import Callback, Step
 from .errors import InputError
+from .nearest_labels import labels_around
 from .prediction_window import PredictionWindow, most_likely
 from .predictions import Prediction
 from .slots import SlotPlan, from_slots
@@ -211,11 +212,14 @@ class Canvas:
     def _pooled(self, window: Tile, mix: float) -> _Pooled:
         pieces = [(piece, shared) for piece in self.pieces if (shared := window.overlap(piece.tile)) is not None]
         own = self.prediction.window(window.top, window.left, window.height, window.width)
+        around = labels_around(self.prediction, window) if any(piece.plan.other for piece, _ in pieces) else None
         count = self.prediction.num_classes
         if count <= FEW_CLASSES:
             classes = torch.arange(count)
         else:
             matters = own.shares().leads.clone()
+            if around is not None:
+                matters |= around.shown()
             for piece, _ in pieces:
                 matters[piece.plan.classes] = True
             if not bool(matters.any()):
@@ -240,7 +244,10 @@ class Canvas:
             inside, here = shared.slices_in(piece.tile), shared.slices_in(window)
             plan = replace(piece.plan, classes=places[piece.plan.classes])
             refined = piece.probs[:, inside[0], inside[1]].float()
-            refined = from_slots(refined, original[:, here[0], here[1]], plan, counts)
+            inner = original[:, here[0], here[1]]
+            if piece.plan.other and around is not None:
+                inner = around.nearest_first(inner, shared, piece.plan, places)
+            refined = from_slots(refined, inner, plan, counts)
             if len(pieces) == 1 and shared == window:
                 return _Pooled(own, classes, original, mix_probs(original, refined, mix), bound)
             weight = blend_window(piece.tile, self.prediction.size, self.overlap, shared)

@@ -204,6 +204,18 @@ def test_other_ids_of_the_classes_permute_the_answer_bit_for_bit(universal):
     assert one.changed.any()
 
 
+def test_other_ids_of_more_classes_than_slots_permute_the_labels(universal):
+    """What shares a slot goes to the class that is near, whatever its id."""
+    image, logits = scene(120, 136, 14)
+    labels = at_image_size(logits, image).argmax(0)
+    counts = labels.flatten().bincount(minlength=14)
+    assert len(set(counts.tolist())) == 14 and (counts > 0).all()
+    order = torch.randperm(14, generator=torch.Generator().manual_seed(0))
+    one, other = (universal.refine(image, ids, num_classes=14) for ids in (labels, order.argsort()[labels]))
+    assert (other.probs - one.probs[order]).abs().max() < 1e-5
+    assert (order[other.labels] == one.labels).float().mean() > 0.999 and one.changed.float().mean() > 0.02
+
+
 def test_other_ids_of_logits_permute_the_answer_but_for_the_order_of_sums(universal):
     image, logits = scene(96, 112, 5)
     order = torch.tensor([3, 0, 4, 2, 1])
