@@ -212,7 +212,7 @@ class Canvas:
     def _pooled(self, window: Tile, mix: float) -> _Pooled:
         pieces = [(piece, shared) for piece in self.pieces if (shared := window.overlap(piece.tile)) is not None]
         own = self.prediction.window(window.top, window.left, window.height, window.width)
-        around = labels_around(self.prediction, window) if any(piece.plan.other for piece, _ in pieces) else None
+        around = labels_around(self.prediction, window) if any(piece.plan.sharing for piece, _ in pieces) else None
         count = self.prediction.num_classes
         if count <= FEW_CLASSES:
             classes = torch.arange(count)
@@ -221,7 +221,7 @@ class Canvas:
             if around is not None:
                 matters |= around.shown()
             for piece, _ in pieces:
-                matters[piece.plan.classes] = True
+                matters[piece.plan.leaders] = True
             if not bool(matters.any()):
                 matters[0] = True
             classes = matters.nonzero()[:, 0]
@@ -244,10 +244,10 @@ class Canvas:
             inside, here = shared.slices_in(piece.tile), shared.slices_in(window)
             plan = replace(piece.plan, classes=places[piece.plan.classes])
             refined = piece.probs[:, inside[0], inside[1]].float()
-            inner = original[:, here[0], here[1]]
-            if piece.plan.other and around is not None:
-                inner = around.nearest_first(inner, shared, piece.plan, places)
-            refined = from_slots(refined, inner, plan, counts)
+            if piece.plan.sharing is not None and around is not None:
+                refined = around.in_classes(refined, shared, piece.plan.sharing, places, len(original))
+            else:
+                refined = from_slots(refined, original[:, here[0], here[1]], plan, counts)
             if len(pieces) == 1 and shared == window:
                 return _Pooled(own, classes, original, mix_probs(original, refined, mix), bound)
             weight = blend_window(piece.tile, self.prediction.size, self.overlap, shared)
@@ -308,16 +308,19 @@ class Canvas:
         """A callback that keeps the label map of every step of one tile; later tiles win where tiles overlap."""
         if not self._steps:
             return None
+        classes = list(plan.classes)
+        if plan.sharing is not None and (around := labels_around(self.prediction, tile)) is not None:
+            classes = around.classes_of(tile, plan.sharing)
 
         def record(step: Step) -> None:
             size = (2 * step.logits.shape[-2], 2 * step.logits.shape[-1])
             slots = F.interpolate(step.logits[:1].float(), size, mode="bilinear", align_corners=False)[0].argmax(0)
             slots = slots[: tile.height, : tile.width].cpu()
             rows, columns = tile.slices_in(Tile(0, 0, *self.prediction.size))
-            # what sits in "other" keeps the segmentor's own class
-            classes = torch.cat([plan.classes, plan.classes[:1]])[slots.clamp(max=len(plan.classes))]
             here = self._steps[step.index][rows, columns]
-            self._steps[step.index][rows, columns] = torch.where(slots < len(plan.classes), classes, here)
+            # what sits in "other" keeps the segmentor's own class
+            for slot, which in enumerate(classes):
+                here.copy_(torch.where(slots == slot, which, here))
 
         return record
 

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .nearest_labels import LabelsAround, regrouped
+from .prediction_window import LabelWindow
 from .predictions import Prediction
 from .settings import Settings
 from .slots import SlotPlan, slots_of
@@ -52,6 +54,7 @@ class _Window:
     plan: SlotPlan
     probs: list[Tensor]  # per chain (S, h, w) float16
     rest: Tensor  # (h, w) float16, what the segmentor gives to all classes without a slot
+    classes: Sequence[Tensor] | None  # of a label map, per slot () or (h, w) int64, which class it shows
 
 
 class Context:
@@ -90,6 +93,11 @@ class Context:
         if window is None:
             return None
         grid = -(-tile.height // 2), -(-tile.width // 2)
+        if window.classes is not None:
+            slot_of = plan.slot_of
+            places = [slot_of[which] for which in window.classes]
+            planes = [regrouped(probs.float(), places, plan.slots) for probs in window.probs]
+            return [self._enlarged(coarse, window.tile, tile, grid).clamp(min=TINY).log() for coarse in planes]
         own = F.avg_pool2d(slots, 2, ceil_mode=True)
         rest = self._enlarged(window.rest[None], window.tile, tile, grid)[0]
         return [self._in_slots(window, tile, plan, own, rest, probs).clamp(min=TINY).log() for probs in window.probs]
@@ -142,9 +150,10 @@ class Context:
         return self._seen[tile]
 
     def _refined(self, tile: Tile) -> _Window | None:
-        most = self.chain.network.config.max_slots
+        network = self.chain.network.config
+        most = min(network.max_slots, self.settings.most_slots or network.max_slots)
         window = self.known.window(tile.top, tile.left, tile.height, tile.width)
-        found = slots_of(window, min(most, self.settings.most_slots or most))
+        found = slots_of(window, most, network.classes > 0)
         if found is None:
             return None
         plan, slots = found
@@ -153,7 +162,12 @@ class Context:
             self.chain.refine(image, slots, 1.0, crisp, [seed], classes=plan.ids)[-1] for seed in self._seeds(tile)
         ]
         rest = slots[-1] if plan.other else torch.zeros(tile.height, tile.width)
-        return _Window(tile, plan, [answer.to("cpu", torch.float16) for answer in answers], rest.half())
+        classes = None
+        if isinstance(window, LabelWindow):
+            classes = list(plan.classes)
+            if plan.sharing is not None:
+                classes = LabelsAround(tile, window).classes_of(tile, plan.sharing)
+        return _Window(tile, plan, [answer.to("cpu", torch.float16) for answer in answers], rest.half(), classes)
 
     def _seeds(self, tile: Tile) -> Sequence[int]:
         return [chain_seed(self.settings.seed, sample, tile) for sample in range(self.settings.num_samples)]

@@ -1,5 +1,6 @@
 """What a label map says of a pixel that is none of certain classes: that it may be the nearest one of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from .prediction_window import LabelWindow
 from .predictions import Prediction
-from .slots import SlotPlan
+from .slot_sharing import Sharing
 from .tiling import Tile
 
 REACH = 16
@@ -41,8 +42,8 @@ def nearest_labels(labels: Tensor, wanted: Tensor) -> Tensor:
     for rank, row in enumerate(rows[1:], 1):
         here, there = slice(max(0, -row), height - max(0, row)), slice(max(0, row), height - max(0, -row))
         torch.minimum(best[here], in_reach[there] + (row * row * len(rows) + rank), out=best[here])
-    row = torch.arange(height, device=labels.device)[:, None] + best.new_tensor(rows)[best % len(rows)]
-    nearest = labels[row, in_row.gather(0, row).clamp(0, width - 1)]
+    source = torch.arange(height, device=labels.device)[:, None] + best.new_tensor(rows)[best % len(rows)]
+    nearest = labels[source, in_row.gather(0, source).clamp(0, width - 1)]
     return torch.where(best < most * len(rows), nearest, -1)
 
 
@@ -62,27 +63,43 @@ class LabelsAround:
         """(K,) bool, the classes that occur."""
         return self.window.shares().leads
 
-    def nearest_first(self, original: Tensor, where: Tile, plan: SlotPlan, places: Tensor) -> Tensor:
-        """Makes the nearest class without a slot as likely as a label makes its own.
+    def classes_of(self, where: Tile, sharing: Sharing) -> list[Tensor]:
+        """Which class the pixels of a part of the window would be in every slot: the nearest of those that share it,
+        and where none is in reach that with the most pixels.
 
-        A label map tells nothing apart at a pixel but its own class. What "other" has won from another class belongs to
-        one that is near, and not to all of them alike: each would have too little of it to be the likeliest.
+        Returns:
+            Of every slot () int64 where it holds one class, and (h, w) where several share it.
+        """
+        answer = []
+        for slot, (leader, shared) in enumerate(zip(sharing.leaders, sharing.shared, strict=True)):
+            if shared:
+                found = nearest_labels(self.window.labels, sharing.members(slot))[where.slices_in(self.area)]
+                leader = torch.where(found < 0, leader, found)
+            answer.append(leader)
+        return answer
+
+    def in_classes(self, refined: Tensor, where: Tile, sharing: Sharing, places: Tensor, count: int) -> Tensor:
+        """Refined slot probabilities as those of classes.
 
         Args:
-            original: (C, h, w) probabilities of `where`, a part of the window.
-            plan: of the slots.
-            places: (K,) int64, where in `original` a class is.
+            refined: (S, h, w) of a part of the window, `where`.
+            sharing: of the slots.
+            places: (K,) int64, where in the answer a class is.
+            count: classes in the answer.
+
+        Returns:
+            (count, h, w) float32.
         """
-        wanted = self.shown()
-        wanted[plan.classes] = False
-        if not bool(wanted.any()):
-            return original
-        nearest = nearest_labels(self.window.labels, wanted)[where.slices_in(self.area)]
-        found = nearest >= 0
-        rows, columns = found.nonzero().unbind(1)
-        original = original.clone()
-        original[places[nearest[found]], rows, columns] = self.window.certain
-        return original
+        return regrouped(refined, [places[which] for which in self.classes_of(where, sharing)], count)
+
+
+def regrouped(planes: Tensor, places: Sequence[Tensor], count: int) -> Tensor:
+    """Adds up (S, h, w) planes to (count, h, w), each where its () or (h, w) place says; nowhere for negative ones."""
+    answer = planes.new_zeros(count, *planes.shape[1:])
+    for plane, place in zip(planes, places, strict=True):
+        place = place.expand_as(plane)
+        answer.scatter_add_(0, place.clamp(min=0)[None], torch.where(place < 0, 0, plane)[None])
+    return answer
 
 
 def labels_around(prediction: Prediction, window: Tile) -> LabelsAround | None:

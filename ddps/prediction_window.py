@@ -302,6 +302,23 @@ class LabelWindow(PredictionWindow):
             answer /= answer.sum(0).clamp(min=LEAST)
         return answer
 
+    def in_slots(self, slot_of: Tensor, slots: int) -> Tensor:
+        """(S, height, width) float32, the sums of what the classes of every slot have.
+
+        Args:
+            slot_of: (K,) int64, the slot of every class that is possible.
+            slots: S.
+        """
+        held = slot_of[self.present].bincount(minlength=slots).tolist()
+        void = self.labels == self.void
+        slot = torch.where(void, -1, slot_of[torch.where(void, 0, self.labels)])
+        answer = torch.empty(slots, *self.size)
+        for plane, which, count in zip(answer, range(slots), held, strict=True):
+            plane.fill_(count * self.possible)
+            plane.masked_fill_(slot == which, self.certain + (count - 1) * self.possible)
+            plane.masked_fill_(void, count / sum(held))
+        return answer
+
     def best_of_rest(self, classes: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
         other = self.present.clone()
         other[classes] = False

@@ -366,7 +366,7 @@ class DDPSRefiner:
     ) -> None:
         window = known.window(tile.top, tile.left, tile.height, tile.width)
         most = chain.network.config.max_slots
-        found = slots_of(window, min(most, settings.most_slots or most))
+        found = slots_of(window, min(most, settings.most_slots or most), chain.network.config.classes > 0)
         if found is None and isinstance(window, LabelWindow) and bool((only := window.own_classes().present).any()):
             # it could not get another class; that it is sure counts where tiles overlap
             plan = SlotPlan(only.nonzero()[0], known.num_classes, other=False)

@@ -1,10 +1,11 @@
 """Any number of classes to the few slots of the class-agnostic network, and back.
 
 A tile rarely shows more than a handful of classes. The candidates (most probability mass) get a slot each; what is
-left over shares one more slot, "other", and keeps the segmentor's own proportions inside it.
+left over shares one more slot, "other", and keeps the segmentor's own proportions inside it. A label map has no
+proportions: there classes that are far apart share slots, and the nearest one gets what the slot wins.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from .config import ScheduleConfig
 from .diffusion.kernels import AbsorbingKernel, Kernel, UniformKernel
 from .prediction_window import LabelWindow, PredictionWindow
+from .slot_sharing import Sharing, rest_in_last, share_slots
 
 # A class with less than this share of a tile's probability, and nowhere likely, is no candidate.
 NEGLIGIBLE_MASS = 2e-4
@@ -20,15 +22,33 @@ NOWHERE_LIKELY = 0.15
 
 @dataclass(frozen=True)
 class SlotPlan:
-    """Which classes sit in the slots: slot s shows class `classes[s]`; with `other`, one more slot holds the rest."""
+    """Which classes sit in the slots: slot s shows class `classes[s]`; with `other`, one more slot holds the rest.
+
+    With `sharing`, of a label map with more classes than slots, it says what every slot holds.
+    """
 
     classes: Tensor  # (C,) int64, by falling mass
     num_classes: int
     other: bool
+    sharing: Sharing | None = None
 
     @property
     def slots(self) -> int:
         return len(self.classes) + int(self.other)
+
+    @property
+    def leaders(self) -> Tensor:
+        """(C,) or (S,) int64, the class that a slot shows first of all; with `sharing` that of "other" as well."""
+        return self.classes if self.sharing is None else self.sharing.leaders
+
+    @property
+    def slot_of(self) -> Tensor:
+        """(K,) int64, the slot of every class; -1 for none, and without `sharing` for those in "other"."""
+        if self.sharing is not None:
+            return self.sharing.slot_of
+        answer = torch.full((self.num_classes,), -1)
+        answer[self.classes] = torch.arange(len(self.classes))
+        return answer
 
     @property
     def ids(self) -> Tensor:
@@ -57,12 +77,13 @@ def plan_slots(mass: Tensor, peak: Tensor, max_slots: int) -> SlotPlan:
     return SlotPlan(kept[: max_slots - 1], count, other=True)
 
 
-def slots_of(window: PredictionWindow, max_slots: int) -> tuple[SlotPlan, Tensor] | None:
+def slots_of(window: PredictionWindow, max_slots: int, named: bool = False) -> tuple[SlotPlan, Tensor] | None:
     """The candidate classes of a window, and the segmentor's probabilities in their slots.
 
     Args:
         window: of the prediction; of a label map only the classes that it shows are possible.
         max_slots: as for `plan_slots`.
+        named: whether the network is told which class a slot shows, so that classes can only share "other".
 
     Returns:
         The plan, and (S, height, width) float32 that sum to 1; None where there is one class only.
@@ -73,7 +94,16 @@ def slots_of(window: PredictionWindow, max_slots: int) -> tuple[SlotPlan, Tensor
     if int((shares.peak > 0).sum()) < 2:
         return None
     plan = plan_slots(shares.mass, shares.peak, max_slots)
-    return plan, window.grouped(plan.classes, plan.other)
+    if not (plan.other and isinstance(window, LabelWindow)):
+        return plan, window.grouped(plan.classes, plan.other)
+    shown = torch.argsort(shares.mass, descending=True, stable=True)[: int(shares.leads.sum())]
+    if named:
+        plan = replace(plan, sharing=rest_in_last(shown, plan.num_classes, max_slots))
+    else:
+        sharing = share_slots(window.labels, shown, plan.num_classes, max_slots)
+        plan = SlotPlan(sharing.leaders, plan.num_classes, False, sharing)
+    assert plan.sharing is not None
+    return plan, window.in_slots(plan.sharing.slot_of, max_slots)
 
 
 def to_slots(probs: Tensor, plan: SlotPlan) -> Tensor:

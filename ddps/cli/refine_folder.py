@@ -34,9 +34,13 @@ MOST_ALONE = 20
 
 @dataclass
 class Outcome:
-    """What has become of a run so far."""
+    """What has become of a run so far.
 
-    saved: set[str] = field(default_factory=set)
+    Names of what is left are held, and not of what is done, so that a long run does not grow.
+    """
+
+    saved: int = 0
+    undone: set[str] = field(default_factory=set)
     smaller: set[str] = field(default_factory=set)  # refined in smaller tiles than asked for
     failed: dict[str, str] = field(default_factory=dict)
     stopped: str | None = None
@@ -100,7 +104,8 @@ def _together(outcomes: Sequence[Outcome]) -> Outcome:
     """What has become of all processes' shares."""
     whole = Outcome()
     for outcome in outcomes:
-        whole.saved |= outcome.saved
+        whole.saved += outcome.saved
+        whole.undone |= outcome.undone
         whole.failed |= outcome.failed
         whole.smaller |= outcome.smaller
         whole.stopped = whole.stopped or outcome.stopped
@@ -119,8 +124,7 @@ def _end(
     """Says what has been done, and writes it down; gives the exit code."""
     rows = collect_rows(args.output)
     # A row without its mask is of an item that a kill interrupted.
-    undone = {job.name for job in todo} - outcome.saved
-    of_jobs = [(job, rows[job.name]) for job in plan.jobs if job.name in rows and job.name not in undone]
+    of_jobs = [(job, rows[job.name]) for job in plan.jobs if job.name in rows and job.name not in outcome.undone]
     report = _report(args, plan, len(plan.jobs) - len(todo), [row for _, row in of_jobs], outcome)
     if outcome.stopped is None and of_jobs:
         _write_summary(args, classes, of_jobs, review_most, workers, report)
@@ -155,6 +159,7 @@ def _refine_all(
     What finds no memory beside its neighbours is tried once more by itself at the end; a video's frames wait for none.
     """
     overwrite = args.overwrite or args.resume
+    outcome.undone.update(job.name for job in todo)
     bar = Progress(len(todo), "refining", shown=group.leads)
     tile = args.tile or refiner.config.inference.tile
     short: list[Job] | None = None if args.video else []
@@ -181,7 +186,8 @@ def _refine_all(
             short.append(job)
             return
         if isinstance(saved, Row):
-            outcome.saved.add(job.name)
+            outcome.saved += 1
+            outcome.undone.discard(job.name)
         else:
             error = name_item(saved, job.inputs[-1].name)
             outcome.failed[job.name] = str(error)
@@ -200,7 +206,7 @@ def _refine_all(
         for job in alone:
             overlap([job], *stages, finish, 1, ITEM_ERRORS)
     except CannotWrite as error:
-        got = f"{error}, after {len(outcome.saved)} of {len(todo)} items"
+        got = f"{error}, after {outcome.saved} of {len(todo)} items"
         stop = InputError(f"to be able to write to {str(args.output)!r}", got, "making room, then --resume")
         outcome.stopped = str(stop)
         _say(stop, bar)
@@ -212,14 +218,14 @@ def _report(
     args: argparse.Namespace, plan: Plan, skipped: int, rows: Sequence[Row], outcome: Outcome
 ) -> dict[str, object]:
     report: dict[str, object] = {
-        "refined": len(outcome.saved),
+        "refined": outcome.saved,
         "skipped": skipped,
         "failed": [{"name": name, "error": outcome.failed[name]} for name in sorted(outcome.failed)],
         "stopped": outcome.stopped,
-        "smaller_tiles": len(outcome.smaller & outcome.saved),
+        "smaller_tiles": len(outcome.smaller - outcome.undone),
         "without_prediction": plan.without_prediction,
         # done without a row: by a version that wrote none, or the rows were taken away
-        "without_row": max(0, skipped + len(outcome.saved) - len(rows)),
+        "without_row": max(0, skipped + outcome.saved - len(rows)),
     }
     return report | summarise(rows) | {"output": str(args.output)}
 

@@ -26,10 +26,12 @@ class Course:
 
     Attributes:
         items: all that there will be.
+        warm_up: share of them after which memory should have settled.
         done, held: items done, and bytes held then.
     """
 
     items: int
+    warm_up: float = WARM_UP
     done: list[int] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
 
@@ -40,7 +42,7 @@ class Course:
 
     def slope(self) -> float:
         """KiB for every 1000 items after the warm-up, by least squares."""
-        settled = [index for index, done in enumerate(self.done) if done >= WARM_UP * self.items]
+        settled = [index for index, done in enumerate(self.done) if done >= self.warm_up * self.items]
         assert len(settled) >= 10, f"too few samples to tell: {len(settled)}"
         done, held = np.array(self.done)[settled], np.array(self.held)[settled]
         return float(np.polyfit(done / 1000, held / 1024, 1)[0])
