@@ -13,38 +13,40 @@ from .tiling import Tile
 
 REACH = 16
 """Pixels within which a label has a say."""
+_RANKS = 64
+"""A power of two above the 2 * REACH + 1 rows in reach."""
 
 
-def nearest_labels(labels: Tensor, wanted: Tensor) -> Tensor:
-    """The label of the nearest pixel of some classes, by Euclidean distance.
+def nearest_labels(labels: Tensor, known: Tensor) -> Tensor:
+    """The label of the nearest of some pixels, by Euclidean distance.
 
     Args:
-        labels: (h, w) int64; what is no class, such as void, is never wanted.
-        wanted: (K,) bool, the classes.
+        labels: (h, w) int64.
+        known: (h, w) bool, those pixels.
 
     Returns:
         (h, w) int64; -1 where there is none within `REACH` rows and columns. Of pixels that are equally near the one
         that is fewer rows away counts, then the upper one, then the left one, whatever their ids.
     """
     height, width = labels.shape
-    known = (labels >= 0) & (labels < len(wanted)) & wanted[labels.clamp(0, len(wanted) - 1)]
     far = width + REACH
-    column = torch.arange(width, device=labels.device).expand(height, width)
+    column = torch.arange(width, dtype=torch.int32, device=labels.device).expand(height, width)
     before = torch.where(known, column, -far).cummax(1).values
-    after = -torch.where(known, -column, -2 * far).flip(1).cummax(1).values.flip(1)
-    in_row = torch.where(column - before <= after - column, before, after)
-    away = (in_row - column).abs()
+    after = torch.where(known, column, 2 * far).flip(1).cummin(1).values.flip(1)
+    left, right = column - before, after - column
+    away = torch.minimum(left, right)
+    in_row = labels.gather(1, torch.where(left <= right, before, after).clamp_(0, width - 1).long())
     # a squared distance and, below it, which row it is measured from: the smallest of them tells both
     rows = [0] + [sign * row for row in range(1, min(REACH, height - 1) + 1) for sign in (-1, 1)]
-    most = 2 * REACH * REACH + 1
-    in_reach = torch.where(away <= REACH, away * away, most).to(torch.int32) * len(rows)
+    beyond = 2 * REACH * REACH + 1
+    in_reach = torch.where(away <= REACH, away * away, beyond).mul_(_RANKS)
     best = in_reach.clone()
     for rank, row in enumerate(rows[1:], 1):
         here, there = slice(max(0, -row), height - max(0, row)), slice(max(0, row), height - max(0, -row))
-        torch.minimum(best[here], in_reach[there] + (row * row * len(rows) + rank), out=best[here])
-    source = torch.arange(height, device=labels.device)[:, None] + best.new_tensor(rows)[best % len(rows)]
-    nearest = labels[source, in_row.gather(0, source).clamp(0, width - 1)]
-    return torch.where(best < most * len(rows), nearest, -1)
+        torch.minimum(best[here], in_reach[there] + (row * row * _RANKS + rank), out=best[here])
+    source = torch.tensor(rows, device=labels.device)[best & (_RANKS - 1)]
+    source += torch.arange(height, device=labels.device)[:, None]
+    return in_row.gather(0, source).masked_fill_(best >= beyond * _RANKS, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +72,12 @@ class LabelsAround:
         Returns:
             Of every slot () int64 where it holds one class, and (h, w) where several share it.
         """
-        answer = []
+        labels, answer = self.window.labels, []
+        void = labels == self.window.void
+        slots = sharing.slot_of[labels.masked_fill(void, 0)].masked_fill_(void, -1)
         for slot, (leader, shared) in enumerate(zip(sharing.leaders, sharing.shared, strict=True)):
             if shared:
-                found = nearest_labels(self.window.labels, sharing.members(slot))[where.slices_in(self.area)]
+                found = nearest_labels(labels, slots == slot)[where.slices_in(self.area)]
                 leader = torch.where(found < 0, leader, found)
             answer.append(leader)
         return answer

@@ -28,10 +28,6 @@ class Sharing:
     slot_of: Tensor
     leaders: Tensor
 
-    def members(self, slot: int) -> Tensor:
-        """(K,) bool, the classes in a slot."""
-        return self.slot_of == slot
-
     @property
     def shared(self) -> list[bool]:
         """Of every slot, whether several classes share it."""
@@ -40,7 +36,7 @@ class Sharing:
 
 
 def share_slots(labels: Tensor, classes: Tensor, num_classes: int, slots: int) -> Sharing:
-    """Gives every class the slot where it has the least company near it.
+    """Gives every class the slot where it has the least company near it, of several such the one with fewest classes.
 
     Args:
         labels: (h, w) int64 class ids; others than `classes` do not count.
@@ -52,11 +48,13 @@ def share_slots(labels: Tensor, classes: Tensor, num_classes: int, slots: int) -
     slot_of[classes] = torch.arange(len(classes)) % slots
     leaders = classes[:slots]
     near = _nearness(labels, classes[:MOST_COMPARED], num_classes)
-    company = torch.zeros(len(near), slots)
+    company, held = torch.zeros(len(near), slots), torch.zeros(slots)
     for index, which in enumerate(classes[:MOST_COMPARED].tolist()):
-        slot = index if index < slots else int(company[index].argmin())
+        least = company[index] == company[index].min()
+        slot = index if index < slots else int(torch.where(least, held, torch.inf).argmin())
         slot_of[which] = slot
         company[:, slot] += near[:, index]
+        held[slot] += 1
     return Sharing(slot_of, leaders)
 
 

@@ -1,4 +1,4 @@
-"""The nearest label of certain classes, and what it does for classes that share the slot "other"."""
+"""The nearest label of certain classes, and what it does for classes that share a slot."""
 
 import numpy as np
 import pytest
@@ -6,17 +6,23 @@ import torch
 from torch import Tensor
 
 from ddps.canvas import Canvas
-from ddps.nearest_labels import REACH, labels_around, nearest_labels
+from ddps.diffusion.samplers import Step
+from ddps.nearest_labels import REACH, labels_around, nearest_labels, regrouped
 from ddps.predictions import Prediction, load_prediction
+from ddps.slot_sharing import rest_in_last
 from ddps.slots import SlotPlan
 from ddps.tiling import Tile
 
-WANTED = torch.tensor([False, True, False, True, True])
+WANTED = [1, 3, 4]
+
+
+def nearest(labels: Tensor) -> Tensor:
+    return nearest_labels(labels, torch.isin(labels, torch.tensor(WANTED)))
 
 
 def nearest_one(labels: np.ndarray, row: int, column: int) -> set[int]:
     """The wanted labels that are nearest, by looking at every pixel."""
-    rows, columns = np.nonzero(np.isin(labels, WANTED.nonzero()[:, 0].numpy()))
+    rows, columns = np.nonzero(np.isin(labels, WANTED))
     near = (abs(rows - row) <= REACH) & (abs(columns - column) <= REACH)
     away = (rows - row) ** 2 + (columns - column) ** 2
     return set(labels[rows[near], columns[near]][away[near] == away[near].min()].tolist()) if near.any() else {-1}
@@ -28,7 +34,7 @@ def test_it_is_the_nearest(size, share):
     generator = torch.Generator().manual_seed(int(1000 * share) + size[1])
     labels = torch.randint(-1, 6, size, generator=generator)
     labels[torch.rand(size, generator=generator) >= share] = 255
-    found = nearest_labels(labels, WANTED)
+    found = nearest(labels)
     assert found.shape == size and found.dtype == torch.int64
     for row in range(size[0]):
         for column in range(size[1]):
@@ -39,16 +45,16 @@ def test_equally_near_pixels_count_by_where_they_are():
     labels = torch.full((5, 5), 255)
     labels[2, 4] = 1
     labels[2, 0] = labels[0, 2] = labels[4, 2] = 4
-    assert nearest_labels(labels, WANTED)[2, 2] == 4  # the left one, in its own row
+    assert nearest(labels)[2, 2] == 4  # the left one, in its own row
     labels[2, 0], labels[2, 4] = 255, 255
     labels[0, 2], labels[4, 2] = 3, 1
-    assert nearest_labels(labels, WANTED)[2, 2] == 3  # the upper one
+    assert nearest(labels)[2, 2] == 3  # the upper one
 
 
 def test_reach_ends():
     labels = torch.full((1, 2 * REACH + 3), 255)
     labels[0, REACH + 1] = 3
-    found = nearest_labels(labels, WANTED)[0]
+    found = nearest(labels)[0]
     assert found[0] == found[-1] == -1 and (found[1:-1] == 3).all()
 
 
@@ -77,10 +83,17 @@ def grown(prediction: Prediction, by: int) -> Tensor:
     return (slots * 0.96 + 0.01) / (slots * 0.96 + 0.01).sum(0)
 
 
-def canvas_of(by: int, classes: tuple[int, int] = (0, 1)) -> Canvas:
+def shared(order: Tensor | None = None) -> SlotPlan:
+    """Classes 0 and 1 have slots, all the others share one, led by class 11."""
+    classes = torch.tensor([0, 1, 11, *range(2, 11)])
+    classes = classes if order is None else order[classes]
+    return SlotPlan(classes[:3], CLASSES, False, rest_in_last(classes, CLASSES, 3))
+
+
+def canvas_of(by: int) -> Canvas:
     prediction = rare_classes()
-    canvas = Canvas(prediction, 16, 1.0)
-    canvas.add(Tile(0, 0, *SIZE), SlotPlan(torch.tensor(classes), CLASSES, other=True), grown(prediction, by))
+    canvas = Canvas(prediction, 16, 1.0, recorded_steps=1)
+    canvas.add(Tile(0, 0, *SIZE), shared(), grown(prediction, by))
     return canvas
 
 
@@ -112,8 +125,37 @@ def test_ids_do_not_decide():
     order = torch.tensor([5, 0, 11, 1, 10, 2, 9, 3, 8, 4, 7, 6])
     named = torch.where(prediction.native == 255, 255, order[prediction.native.clamp(max=CLASSES - 1)])
     other = Canvas(load_prediction(named, SIZE, "labels", 255, CLASSES), 16, 1.0)
-    other.add(Tile(0, 0, *SIZE), SlotPlan(order[:2], CLASSES, other=True), grown(prediction, 3))
+    other.add(Tile(0, 0, *SIZE), shared(order), grown(prediction, 3))
     assert torch.equal(other.answers().labels, order[canvas.answers().labels])
+
+
+def test_out_of_reach_the_slot_shows_the_class_with_the_most_pixels():
+    prediction = rare_classes()
+    canvas = Canvas(prediction, 16, 1.0)
+    slots = torch.full((3, *SIZE), 0.01)
+    slots[2] = 0.98
+    canvas.add(Tile(0, 0, *SIZE), shared(), slots)
+    labels = canvas.answers().labels
+    assert (labels[:8] == 11).all() and (labels[-8:] == 11).all()  # the squares are 25 rows away
+    assert labels[20, 25] == 2 and labels[20, 81] == 4
+
+
+def test_steps_on_the_way_show_the_near_class_too():
+    canvas = canvas_of(3)
+    record = canvas.recorder(Tile(0, 0, *SIZE), shared())
+    assert record is not None
+    slots = torch.nn.functional.avg_pool2d(grown(canvas.prediction, 3)[None], 2).log()
+    record(Step(0, 1, slots.argmax(1), slots))
+    [step] = canvas.trajectory()
+    inside = canvas.prediction.argmax() != 255
+    assert (step == canvas.answers().labels)[inside].float().mean() > 0.97
+    assert sorted(step.unique().tolist()) == [*range(CLASSES), 255]
+
+
+def test_planes_are_added_where_they_belong():
+    planes = torch.tensor([[[0.5, 0.2]], [[0.3, 0.3]], [[0.2, 0.5]]])
+    places = [torch.tensor(1), torch.tensor([[0, -1]]), torch.tensor([[0, 1]])]
+    assert torch.equal(regrouped(planes, places, 3), torch.tensor([[[0.5, 0.0]], [[0.5, 0.7]], [[0.0, 0.0]]]))
 
 
 def test_only_label_maps_have_labels_around():
