@@ -196,7 +196,10 @@ def _facts(config: DDPSConfig, parameters: int | None) -> list[tuple[str, str]]:
         facts += [
             ("condition", "the image and the segmentor's probabilities"),
             ("widths", f"image {_numbers(network.image_widths)}; masks {_numbers(network.slot_widths)}"),
-            ("classes told apart at one place", f"at most {network.max_slots}"),
+            (
+                "classes told apart at one place",
+                f"at most {network.max_slots}" + ("" if network.classes else "; in label maps any number"),
+            ),
         ]
     if parameters is not None:
         facts.append(("parameters", f"{parameters:,}"))

@@ -21,7 +21,7 @@ def nearest_labels(labels: Tensor, known: Tensor) -> Tensor:
     """The label of the nearest of some pixels, by Euclidean distance.
 
     Args:
-        labels: (h, w) int64.
+        labels: (h, w) int64, on the CPU.
         known: (h, w) bool, those pixels.
 
     Returns:
@@ -30,7 +30,7 @@ def nearest_labels(labels: Tensor, known: Tensor) -> Tensor:
     """
     height, width = labels.shape
     far = width + REACH
-    column = torch.arange(width, dtype=torch.int32, device=labels.device).expand(height, width)
+    column = torch.arange(width, dtype=torch.int32)
     before = torch.where(known, column, -far).cummax(1).values
     after = torch.where(known, column, 2 * far).flip(1).cummin(1).values.flip(1)
     left, right = column - before, after - column
@@ -44,8 +44,8 @@ def nearest_labels(labels: Tensor, known: Tensor) -> Tensor:
     for rank, row in enumerate(rows[1:], 1):
         here, there = slice(max(0, -row), height - max(0, row)), slice(max(0, row), height - max(0, -row))
         torch.minimum(best[here], in_reach[there] + (row * row * _RANKS + rank), out=best[here])
-    source = torch.tensor(rows, device=labels.device)[best & (_RANKS - 1)]
-    source += torch.arange(height, device=labels.device)[:, None]
+    source = torch.tensor(rows)[best & (_RANKS - 1)]
+    source += torch.arange(height)[:, None]
     return in_row.gather(0, source).masked_fill_(best >= beyond * _RANKS, -1)
 
 

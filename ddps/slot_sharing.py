@@ -42,7 +42,7 @@ def share_slots(labels: Tensor, classes: Tensor, num_classes: int, slots: int) -
         labels: (h, w) int64 class ids; others than `classes` do not count.
         classes: (C,) int64, those that occur, by falling number of pixels.
         num_classes: K.
-        slots: S; the first S classes get one each.
+        slots: S; the first S classes get one each, since nobody is in it yet.
     """
     slot_of = torch.full((num_classes,), -1)
     slot_of[classes] = torch.arange(len(classes)) % slots
@@ -51,7 +51,7 @@ def share_slots(labels: Tensor, classes: Tensor, num_classes: int, slots: int) -
     company, held = torch.zeros(len(near), slots), torch.zeros(slots)
     for index, which in enumerate(classes[:MOST_COMPARED].tolist()):
         least = company[index] == company[index].min()
-        slot = index if index < slots else int(torch.where(least, held, torch.inf).argmin())
+        slot = int(torch.where(least, held, torch.inf).argmin())
         slot_of[which] = slot
         company[:, slot] += near[:, index]
         held[slot] += 1

@@ -28,7 +28,7 @@ def nearest_one(labels: np.ndarray, row: int, column: int) -> set[int]:
     return set(labels[rows[near], columns[near]][away[near] == away[near].min()].tolist()) if near.any() else {-1}
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 70), (70, 1), (40, 45), (17, 60)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (70, 1), (2, 50), (40, 45), (17, 60)])
 @pytest.mark.parametrize("share", [0.0, 0.002, 0.02, 0.4])
 def test_it_is_the_nearest(size, share):
     generator = torch.Generator().manual_seed(int(1000 * share) + size[1])
@@ -122,7 +122,7 @@ def test_a_window_is_that_part_of_the_whole(window):
 
 def test_ids_do_not_decide():
     prediction, canvas = rare_classes(), canvas_of(3)
-    order = torch.tensor([5, 0, 11, 1, 10, 2, 9, 3, 8, 4, 7, 6])
+    order = torch.tensor([5, 7, 11, 1, 10, 2, 9, 3, 8, 4, 0, 6])  # class 0 is one of several in a slot
     named = torch.where(prediction.native == 255, 255, order[prediction.native.clamp(max=CLASSES - 1)])
     other = Canvas(load_prediction(named, SIZE, "labels", 255, CLASSES), 16, 1.0)
     other.add(Tile(0, 0, *SIZE), shared(order), grown(prediction, 3))
@@ -138,6 +138,19 @@ def test_out_of_reach_the_slot_shows_the_class_with_the_most_pixels():
     labels = canvas.answers().labels
     assert (labels[:8] == 11).all() and (labels[-8:] == 11).all()  # the squares are 25 rows away
     assert labels[20, 25] == 2 and labels[20, 81] == 4
+
+
+def test_void_is_nobodys_class():
+    """It lies between two squares, nearer to either than they are to each other."""
+    labels = torch.zeros(20, 60, dtype=torch.int64)
+    labels[5:15, 5:15], labels[5:15, 45:55], labels[:, 20:40] = 1, 2, 255
+    prediction = load_prediction(labels, (20, 60), "labels", 255, 3)
+    around = labels_around(prediction, Tile(0, 0, 20, 60))
+    assert around is not None
+    classes = torch.tensor([0, 1, 2])
+    unshared, shared = around.classes_of(Tile(0, 0, 20, 60), rest_in_last(classes, 3, 2))
+    assert unshared == 0 and shared.unique().tolist() == [1, 2]
+    assert (shared[:, :30] == 1).all() and (shared[5:15, 30:] == 2)[:, 1:].all()
 
 
 def test_steps_on_the_way_show_the_near_class_too():

@@ -29,6 +29,7 @@ def test_neighbours_never_share(slots):
     labels = stripes(14)
     sharing = share_slots(labels, by_pixels(labels), 14, slots)
     assert sharing.leaders.tolist() == list(range(slots))
+    assert torch.equal(share_slots(labels.T, by_pixels(labels), 14, slots).slot_of, sharing.slot_of)
     assert set(sharing.slot_of.tolist()) == set(range(slots)) and all(sharing.shared)
     assert (sharing.slot_of[1:] != sharing.slot_of[:-1]).all()
     assert sharing.slot_of.bincount().min() >= 14 // slots - 1
@@ -39,6 +40,29 @@ def test_the_least_company_is_taken_where_all_slots_have_some():
     labels[:, 40:] = 1
     labels[38:42, 30:34] = 2  # deep in class 0, class 1 is near only on one side
     assert share_slots(labels, by_pixels(labels), 3, 2).slot_of.tolist() == [1, 0, 0]
+
+
+def test_all_of_a_slots_classes_are_company():
+    labels = torch.zeros(40, 400, dtype=torch.int64)
+    labels[:, 200:] = 1
+    for which, left in ((2, 300), (3, 20), (4, 60), (5, 140)):  # class 2 lies in class 1, the others in class 0
+        labels[16:24, left : left + 8] = which
+    assert share_slots(labels, torch.arange(6), 6, 2).slot_of.tolist() == [0, 1, 0, 1, 1, 1]
+
+
+def test_single_pixels_count_on_both_sides():
+    labels = torch.full((96, 200), 255)
+    labels[:, 100:] = 0
+    labels[40, :3] = 1
+    labels[40, 8], labels[40, 16], labels[40, 160] = 2, 2, 2  # two near three pixels of class 1, one inside class 0
+    assert share_slots(labels, torch.tensor([0, 1, 2]), 3, 2).slot_of.tolist() == [0, 1, 1]
+
+
+def test_equal_classes_keep_their_order():
+    labels = torch.arange(40).repeat_interleave(8).expand(8, -1).clone()
+    prediction = load_prediction(labels, tuple(labels.shape), "labels", 255, 40)
+    found = slots_of(prediction.window(0, 0, *prediction.size), 5)
+    assert found is not None and found[0].leaders.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_classes_that_do_not_occur_have_no_slot():
