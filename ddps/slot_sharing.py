@@ -21,18 +21,31 @@ class Sharing:
     """Which slot the classes of a label map share.
 
     Attributes:
-        slot_of: (K,) int64, the slot of every class; -1 for classes that do not occur.
-        leaders: (S,) int64, of every slot the class with the most pixels.
+        num_classes: K.
+        classes: (C,) int64, those that occur, by falling number of pixels.
+        slots: (C,) int64, the slot of each; of the first S, one each.
     """
 
-    slot_of: Tensor
-    leaders: Tensor
+    num_classes: int
+    classes: Tensor
+    slots: Tensor
+
+    @property
+    def slot_of(self) -> Tensor:
+        """(K,) int64, the slot of every class; -1 for classes that do not occur."""
+        answer = torch.full((self.num_classes,), -1)
+        answer[self.classes] = self.slots
+        return answer
+
+    @property
+    def leaders(self) -> Tensor:
+        """(S,) int64, of every slot the class with the most pixels."""
+        return self.classes[: int(self.slots.max()) + 1]
 
     @property
     def shared(self) -> list[bool]:
         """Of every slot, whether several classes share it."""
-        held = self.slot_of[self.slot_of >= 0]
-        return (held.bincount(minlength=len(self.leaders)) > 1).tolist()
+        return (self.slots.bincount() > 1).tolist()
 
 
 def share_slots(labels: Tensor, classes: Tensor, num_classes: int, slots: int) -> Sharing:
@@ -40,29 +53,24 @@ def share_slots(labels: Tensor, classes: Tensor, num_classes: int, slots: int) -
 
     Args:
         labels: (h, w) int64 class ids; others than `classes` do not count.
-        classes: (C,) int64, those that occur, by falling number of pixels.
+        classes: (C,) int64, those that occur, by falling number of pixels, more than S.
         num_classes: K.
         slots: S; the first S classes get one each, since nobody is in it yet.
     """
-    slot_of = torch.full((num_classes,), -1)
-    slot_of[classes] = torch.arange(len(classes)) % slots
-    leaders = classes[:slots]
+    chosen = torch.arange(len(classes)) % slots
     near = _nearness(labels, classes[:MOST_COMPARED], num_classes)
     company, held = torch.zeros(len(near), slots), torch.zeros(slots)
-    for index, which in enumerate(classes[:MOST_COMPARED].tolist()):
+    for index in range(len(near)):
         least = company[index] == company[index].min()
-        slot = int(torch.where(least, held, torch.inf).argmin())
-        slot_of[which] = slot
-        company[:, slot] += near[:, index]
-        held[slot] += 1
-    return Sharing(slot_of, leaders)
+        chosen[index] = torch.where(least, held, torch.inf).argmin()
+        company[:, chosen[index]] += near[:, index]
+        held[chosen[index]] += 1
+    return Sharing(num_classes, classes, chosen)
 
 
 def rest_in_last(classes: Tensor, num_classes: int, slots: int) -> Sharing:
     """One slot each for the first S - 1 classes, and the last slot for all others; arguments as for `share_slots`."""
-    slot_of = torch.full((num_classes,), -1)
-    slot_of[classes] = torch.arange(len(classes)).clamp(max=slots - 1)
-    return Sharing(slot_of, classes[:slots])
+    return Sharing(num_classes, classes, torch.arange(len(classes)).clamp(max=slots - 1))
 
 
 def _nearness(labels: Tensor, classes: Tensor, num_classes: int) -> Tensor:
