@@ -68,9 +68,13 @@ def test_no_other_class_is_likelier_than_the_bound(classes, spread, kept, kind):
         assert bound is None
         return
     # the others together are overestimated a little where they are resized together
-    others = prediction.crop(5, 7, 30, 41)[kept:].amax(0)
-    assert bound is not None and (bound > 0.93 * others - 1e-5).all()
-    assert torch.equal(window.own(some, grouped, bound), window.own(some, grouped))
+    probs = prediction.crop(5, 7, 30, 41)
+    assert bound is not None and (bound > 0.93 * probs[kept:].amax(0) - 1e-5).all()
+    # but for classes that are equal to the rounding
+    of_bound, of_sum = (
+        probs.gather(0, labels[None]) for labels in (window.own(some, grouped, bound), window.own(some, grouped))
+    )
+    torch.testing.assert_close(of_bound, of_sum, rtol=0, atol=1e-6)
 
 
 @settings(max_examples=40, deadline=None)

@@ -2,21 +2,30 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 from ..errors import InputError
 from ..out_of_memory import memory_for
+from ..outputs import Refinement
 from ..predictions import AnyKind
 from ..refiner import DDPSRefiner
 from . import markup
-from .answers import read_options, refine_upload, save_mask, save_probs, show_answer, show_upload
+from .answers import Options, read_options, refine_upload, save_mask, save_probs, show_answer, show_upload
 from .examples import ExampleFiles
 from .uploads import Limits, Upload, parse_names, read_upload
+
+in_memory = memory_for("memory for pictures of the image", "a smaller image")
+LOOKS = 2
+"""Previews at a time."""
 
 
 class Events:
     """One page's.
+
+    Pictures are read, refined and drawn in a few threads that stay the same. Gradio has forty, and takes any: each of
+    them would keep what the C library and oneDNN hold for a thread, 20 MiB and more for large pictures.
 
     Args:
         refiner: that all visitors share.
@@ -33,6 +42,8 @@ class Events:
         folder: "tempfile.TemporaryDirectory[str]",
     ):
         self._refiner, self._limits, self._examples, self._folder = refiner, limits, examples, folder
+        self._refining = ThreadPoolExecutor(1, "ddps-refine")
+        self._looking = ThreadPoolExecutor(LOOKS, "ddps-look")
 
     def preview(
         self, image: str | None, prediction: str | None, kind: str, void: float | None, names: str | None
@@ -42,7 +53,7 @@ class Events:
 
         if image and prediction:
             try:
-                shown = show_upload(self._refiner, self._read(image, prediction, kind, void, names))
+                shown = self._looking.submit(self._look, image, prediction, kind, void, names).result()
             except InputError as error:
                 shown = markup.error(error)
         else:
@@ -75,23 +86,21 @@ class Events:
 
         same = gr.skip()
         try:
-            upload = self._read(image, prediction, kind, void, names)
-            options = read_options(steps, sampler, seed)
-            with memory_for("memory for pictures of the image", "a smaller image"):
-                shown = show_upload(self._refiner, upload)
-                waiting = gr.update(value="Refining …", interactive=False)
-                yield shown, gr.update(visible=False), "", same, same, waiting
-                refined = refine_upload(self._refiner, upload, options)
-                comparison, details = show_answer(self._refiner, upload, refined, options)
+            read = self._refining.submit(self._read, image, prediction, kind, void, names)
+            upload, options = read.result(), read_options(steps, sampler, seed)
+            shown = self._refining.submit(self._show, upload).result()
+            waiting = gr.update(value="Refining …", interactive=False)
+            yield shown, gr.update(visible=False), "", same, same, waiting
+            refined, comparison, details = self._refining.submit(self._answer, upload, options).result()
         except InputError as error:
             yield markup.error(error), gr.update(visible=False), "", same, same, same
             return
         # Gradio copies the files that it is given before it asks for more, so that the folder may go afterwards.
         with tempfile.TemporaryDirectory(prefix="ddps-app-") as folder:
-            mask = gr.update(value=str(save_mask(upload, refined, Path(folder))))
+            mask = gr.update(value=str(self._refining.submit(save_mask, upload, refined, Path(folder)).result()))
             waiting = gr.update(label="Preparing probabilities …", value=None, interactive=False)
             yield comparison, gr.update(visible=True), details, mask, waiting, same
-            probs = save_probs(upload, refined, Path(folder))
+            probs = self._refining.submit(save_probs, upload, refined, Path(folder)).result()
             if probs is None:
                 ready = gr.update(label="Too many probabilities for a download", interactive=False)
             else:
@@ -103,6 +112,18 @@ class Events:
         import gradio as gr
 
         return gr.update(value="Refine", interactive=True)
+
+    def _look(self, image: str, prediction: str, kind: str, void: float | None, names: str | None) -> str:
+        return self._show(self._read(image, prediction, kind, void, names))
+
+    @in_memory
+    def _show(self, upload: Upload) -> str:
+        return show_upload(self._refiner, upload)
+
+    @in_memory
+    def _answer(self, upload: Upload, options: Options) -> tuple[Refinement, str, str]:
+        refined = refine_upload(self._refiner, upload, options)
+        return refined, *show_answer(self._refiner, upload, refined, options)
 
     def _read(
         self, image: str | None, prediction: str | None, kind: str, void: float | None, names: str | None

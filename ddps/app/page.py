@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..predictions import AnyKind
 from ..refiner import DDPSRefiner
 from . import markup
-from .events import Events
+from .events import LOOKS, Events
 from .examples import Example, ExampleFiles, lay_out
 from .uploads import PREDICTION_SUFFIXES, Limits
 
@@ -176,7 +176,7 @@ def _connect(controls: _Controls, results: _Results, events: Events) -> None:
 
     image, prediction, kind, void, names = controls.about
     private: dict[str, Any] = {"api_visibility": "private"}
-    look: dict[str, Any] = private | {"concurrency_limit": 2, "concurrency_id": "look", "show_progress": "hidden"}
+    look: dict[str, Any] = private | {"concurrency_limit": LOOKS, "concurrency_id": "look", "show_progress": "hidden"}
     for changed in (
         image.upload,
         image.clear,
