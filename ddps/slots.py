@@ -117,8 +117,7 @@ def to_slots(probs: Tensor, plan: SlotPlan) -> Tensor:
 def labels_to_slots(labels: Tensor, plan: SlotPlan, ignore_index: int = 255) -> Tensor:
     """(h, w) int64 class ids to slot indices; void stays `ignore_index`, a class without a slot becomes "other"."""
     rest = len(plan.classes) if plan.other else ignore_index
-    table = torch.full((plan.num_classes,), rest, dtype=torch.long)
-    table[plan.classes] = torch.arange(len(plan.classes))
+    table = torch.where(plan.slot_of < 0, rest, plan.slot_of)
     known = (labels >= 0) & (labels < plan.num_classes)
     return torch.where(known, table[labels.clamp(0, plan.num_classes - 1)], ignore_index)
 
