@@ -14,9 +14,9 @@ from PIL import Image
 from .soak_memory import Course, memory_of, needs_proc
 
 IMAGES, DIFFERENT, SIDE, CLASSES = 20_000, 64, 48, 5
-GROWTH = 400.0
-"""KiB per 1000 images: no object is held for what is done, but the allocator takes 2 MiB more once or twice in a run,
-which makes a slope of 150 to 263. One image more held for each would make 10,800."""
+GROWTH = 200.0
+"""KiB per 1000 images; one image more held for each would be 54 times as much. Not met by every run yet, see
+docs/reliability.md."""
 
 
 def make_set(folder: Path, count: int) -> dict[str, str]:
