@@ -60,7 +60,7 @@ def atomic_write(path: str | os.PathLike[str], overwrite: bool = False) -> Itera
     finally:
         # What ended the block is what counts, on a disk that is gone as well.
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            os.unlink(temporary)
     _sync_folder(target.parent)
 
 
@@ -114,10 +114,14 @@ def _lock(descriptor: int, wait: bool = False) -> bool:
     return False
 
 
-def _create(target: Path) -> tuple[Path, BinaryIO]:
-    """A temporary file beside `target`, locked where files can be."""
+def _create(target: Path) -> tuple[str, BinaryIO]:
+    """A temporary file beside `target`, locked where files can be.
+
+    Its path is a string: Python interns every part of a `Path`, and its table of them grows with every name, also of
+    those that nobody sees again.
+    """
     while True:
-        temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(6)}.tmp")
+        temporary = os.path.join(target.parent, f".{target.name[:40]}.{secrets.token_hex(6)}.tmp")
         try:
             file = open(temporary, "xb")  # noqa: SIM115
         except OSError as error:
@@ -128,14 +132,14 @@ def _create(target: Path) -> tuple[Path, BinaryIO]:
         file.close()
 
 
-def _named(error: OSError, temporary: Path, target: Path) -> OSError:
+def _named(error: OSError, temporary: str, target: Path) -> OSError:
     """The error with the name that the user knows; a write that fails names no file at all."""
-    if error.errno is None or error.filename not in (None, str(temporary)):
+    if error.errno is None or error.filename not in (None, temporary):
         return error
     return OSError(error.errno, error.strerror, str(target))
 
 
-def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
+def _publish(temporary: str, target: Path, overwrite: bool) -> None:
     if not overwrite:
         # A hard link refuses a name that appeared since the check, which os.replace would silently take over.
         try:

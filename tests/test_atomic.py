@@ -1,6 +1,7 @@
 import errno
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,18 @@ def test_writes_the_whole_file_and_leaves_nothing_beside_it(tmp_path):
         assert os.path.dirname(file.name) == str(tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == b"whole"
     assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_the_temporary_name_is_not_interned(tmp_path, monkeypatch):
+    """The table of interned strings would grow with every file that a long run writes."""
+    interned, intern = [], sys.intern
+    monkeypatch.setattr(sys, "intern", lambda string: interned.append(string) or intern(string))
+    target = Path(f"{tmp_path}/seen.bin")
+    with atomic_write(target) as file:
+        temporary = os.path.basename(file.name)
+    assert temporary not in interned
+    target.with_name(temporary)
+    assert temporary in interned, "pathlib no longer interns; this test says nothing"
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

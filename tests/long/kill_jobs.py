@@ -40,8 +40,8 @@ def ddps_recorded(arguments: list[str]) -> int:
     notes, *rest = arguments
     publish = atomic._publish
 
-    def noting(temporary: Path, target: Path, overwrite: bool) -> None:
-        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+    def noting(temporary: str, target: Path, overwrite: bool) -> None:
+        digest = hashlib.sha256(Path(temporary).read_bytes()).hexdigest()
         with open(notes, "a") as file:
             file.write(json.dumps([str(target), digest]) + "\n")
         publish(temporary, target, overwrite)

@@ -15,8 +15,7 @@ from .soak_memory import Course, memory_of, needs_proc
 
 IMAGES, DIFFERENT, SIDE, CLASSES = 20_000, 64, 48, 5
 GROWTH = 200.0
-"""KiB per 1000 images; one image more held for each would be 54 times as much. Not met by every run yet, see
-docs/reliability.md."""
+"""KiB per 1000 images; one image more held for each would be 54 times as much."""
 
 
 def make_set(folder: Path, count: int) -> dict[str, str]:
