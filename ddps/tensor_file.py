@@ -80,16 +80,41 @@ def write_tensors(
     Raises:
         InputError: a value is not finite (in float16, with `half`).
     """
-    stored = {name: _storable(tensor, half) for name, tensor in tensors.items()}
-    refuse_non_finite(stored, "float16 weights" if half else "weights")
-    data = memoryview(save(stored))
-    start = 8 + int.from_bytes(data[:8], "little")
+    bad = [name for name, tensor in tensors.items() if not _all_finite(name, tensor.to(_stored_dtype(tensor, half)))]
+    _refuse(bad, "float16 weights" if half else "weights")
+    stream_tensors(file, tensors, half=half, notes=notes)
+
+
+def stream_tensors(
+    file: BinaryIO, tensors: Mapping[str, Tensor], *, half: bool = False, notes: Mapping[str, str] | None = None
+) -> None:
+    """`write_tensors` of whatever values.
+
+    The bytes are the library's, which would copy all tensors twice; here no more than one is copied at a time.
+    """
+    empty = {name: torch.empty(0, dtype=_stored_dtype(tensor, half)) for name, tensor in tensors.items()}
     # The library would write several notes in an order of its own, another in every process.
-    header = {"__metadata__": {"format": "pt", **(notes or {})}, **json.loads(bytes(data[8:start]))}
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **(notes or {})}}
+    order, end = json.loads(bytes(_split(save(empty))[0])), 0
+    for name, entry in order.items():
+        begin, end = end, end + tensors[name].numel() * empty[name].element_size()
+        header[name] = {"dtype": entry["dtype"], "shape": list(tensors[name].shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
-    file.write(data[start:])
+    for name in order:
+        tensor = tensors[name].detach().to("cpu", empty[name].dtype).contiguous()
+        file.write(_split(save({name: tensor}))[1])
+
+
+def _split(data: bytes) -> tuple[memoryview, memoryview]:
+    """Header and values."""
+    view, start = memoryview(data), 8 + int.from_bytes(data[:8], "little")
+    return view[8:start], view[start:]
+
+
+def _stored_dtype(tensor: Tensor, half: bool) -> torch.dtype:
+    return torch.float16 if half and tensor.is_floating_point() else tensor.dtype
 
 
 def _check_header_text(path: Path, count: int) -> None:
@@ -143,15 +168,12 @@ def _fits(stored: str, dtype: torch.dtype) -> bool:
     return stored in FLOATS if dtype.is_floating_point else INTEGERS.get(stored) == dtype
 
 
-def _storable(tensor: Tensor, half: bool) -> Tensor:
-    dtype = torch.float16 if half and tensor.is_floating_point() else tensor.dtype
-    # A copy each: safetensors refuses tensors that share memory.
-    return tensor.detach().to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)
-
-
 def refuse_non_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     """Raises InputError where a weight is NaN or infinite; tables of logarithms may hold -inf."""
-    bad = [name for name, tensor in tensors.items() if not _all_finite(name, tensor)]
+    _refuse([name for name, tensor in tensors.items() if not _all_finite(name, tensor)], where)
+
+
+def _refuse(bad: Sequence[str], where: str) -> None:
     if bad:
         raise InputError(f"finite numbers in {where}", f"NaN or infinity in {_some(bad)}", "an earlier checkpoint")
 

@@ -1,5 +1,6 @@
 import json
 import pickle
+import tracemalloc
 
 import pytest
 import torch
@@ -198,6 +199,37 @@ def test_an_edited_byte_is_refused_or_harmless(tmp_path_factory, data):
 
 def test_the_file_is_plain_safetensors(path):
     assert set(load_file(written(path, TENSORS))) == set(TENSORS)
+
+
+def test_the_file_is_the_librarys_byte_for_byte(path):
+    turned = torch.arange(12, dtype=torch.float64).reshape(3, 4).T
+    dtypes = torch.bool, torch.int8, torch.float16, torch.bfloat16
+    kinds = {str(dtype): torch.ones(3, dtype=dtype) for dtype in dtypes}
+    tensors = {"z": torch.empty(0, 2), **TENSORS, "turned": turned, **kinds, 'ü"': torch.tensor(True)}
+    library = save({name: tensor.contiguous() for name, tensor in tensors.items()}, {"format": "pt"})
+    ours = written(path, tensors).read_bytes()
+    lengths = [8 + int.from_bytes(data[:8], "little") for data in (ours, library)]
+    assert ours[lengths[0] :] == library[lengths[1] :]
+    headers = [json.loads(data[8:length]) for data, length in zip((ours, library), lengths, strict=True)]
+    assert headers[0] == headers[1]
+
+
+def test_views_of_one_tensor_are_written_each(path):
+    whole = torch.arange(6.0)
+    loaded = load_file(written(path, {"whole": whole, "end": whole[3:], "again": whole}))
+    assert torch.equal(loaded["whole"], whole) and torch.equal(loaded["again"], whole)
+    assert torch.equal(loaded["end"], whole[3:])
+
+
+def test_no_more_than_one_tensor_is_in_memory_twice(path):
+    tensors = {f"weight{number}": torch.ones(2**17) for number in range(40)}
+    tracemalloc.start()
+    try:
+        written(path, tensors)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert path.stat().st_size > 40 * 2**19 and peak < 4 * 2**19
 
 
 def test_notes_are_kept_in_a_file_that_is_the_same_every_time(path):

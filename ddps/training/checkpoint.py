@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..atomic import atomic_write
 from ..errors import InputError
+from ..tensor_file import stream_tensors
 
 
 def save_state(
@@ -27,9 +27,8 @@ def save_state(
     tensors |= {f"average.{k}": v for k, v in average.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
-    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"facts": json.dumps(facts)})
     with atomic_write(path, overwrite=True) as file:
-        file.write(data)
+        stream_tensors(file, tensors, notes={"facts": json.dumps(facts)})
 
 
 def read_facts(path: Path) -> dict[str, float]:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from safetensors.torch import save
 from torch import nn
 
 from ddps.errors import InputError
@@ -56,10 +57,15 @@ def test_saving_replaces_the_old_state_whole(tmp_path, monkeypatch):
     assert load_state(tmp_path / "state", *make(1))["step"] == 8
     before = (tmp_path / "state").read_bytes()
 
-    def fail(*_: object) -> bytes:
-        raise MemoryError
+    calls = []
 
-    monkeypatch.setattr("ddps.training.checkpoint.save", fail)
+    def fail_halfway(tensors: dict) -> bytes:
+        calls.append(tensors)
+        if len(calls) > 3:
+            raise MemoryError
+        return save(tensors)
+
+    monkeypatch.setattr("ddps.tensor_file.save", fail_halfway)
     with pytest.raises(MemoryError):
         save_state(tmp_path / "state", network, average, optimizer, FACTS)
     assert (tmp_path / "state").read_bytes() == before
