@@ -10,6 +10,7 @@ Three layouts are known:
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,21 +155,33 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...], what: str) -> dict[st
     Raises:
         InputError: no such folder, no such file in it, or two with one stem.
     """
+    return {stem: folder / name for stem, name in names_by_stem(folder, suffixes, what).items()}
+
+
+def names_by_stem(folder: Path, suffixes: tuple[str, ...], what: str) -> dict[str, str]:
+    """Stem → name of the file in the folder; as `files_by_stem`, which makes a path of each."""
     if not folder.is_dir():
         got = f"{str(folder)!r}, which " + ("is a file" if folder.exists() else "does not exist")
         raise InputError(f"a folder of {what}", got, "checking the path")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in suffixes or not path.is_file():
-            continue
-        if path.stem in found:
-            got = f"{found[path.stem].name} and {path.name} in {str(folder)!r}"
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if _counts(entry.name, suffixes) and entry.is_file())
+    found: dict[str, str] = {}
+    for name in names:
+        stem = name.rpartition(".")[0]
+        if stem in found:
+            got = f"{found[stem]} and {name} in {str(folder)!r}"
             raise InputError(f"one file per stem among the {what}", got, "moving one of them away")
-        found[path.stem] = path
+        found[stem] = name
     if not found:
         hint = f"files ending in {', '.join(suffixes)}, directly in the folder"
         raise InputError(f"{what} in {str(folder)!r}", "none", hint)
     return dict(sorted(found.items()))
+
+
+def _counts(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether a file of this name is one of those with the suffixes, and not hidden."""
+    stem, dot, suffix = name.rpartition(".")
+    return bool(stem) and not name.startswith(".") and (dot + suffix).lower() in suffixes
 
 
 def _find_layout(root: Path) -> Literal["folders", "ade20k", "cityscapes"]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -17,6 +17,7 @@ import torch.distributed as dist
 from .errors import InputError
 
 T = TypeVar("T")
+Items = TypeVar("Items", bound=Sequence[Any])
 BAD_INPUT = 2
 # One process may validate, or refine its last large image, for hours while the others wait.
 PATIENCE = timedelta(days=7)
@@ -56,9 +57,9 @@ class Group:
         """Whether this process speaks for all of them."""
         return self.rank == 0
 
-    def share(self, items: Sequence[T]) -> list[T]:
+    def share(self, items: Items) -> Items:
         """This process's part of what all of them list in the same order: every world-th item."""
-        return list(items[self.rank :: self.world])
+        return cast(Items, items[self.rank :: self.world])
 
     def device(self, name: str | None) -> str | None:
         """The device of a name; None is this process's own GPU where several processes share a machine with CUDA."""

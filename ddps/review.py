@@ -16,7 +16,7 @@ MOST_MOVES = 5
 """How many pairs of classes a row names."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Move:
     """Pixels that went from one class to another.
 
@@ -30,7 +30,7 @@ class Move:
     share: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One refined item.
 

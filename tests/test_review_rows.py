@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -44,6 +45,27 @@ def test_a_cut_line_is_left_out_and_then_cut_off(path):
         assert list(read_rows(path)) == ["a"]
     add(path, row("c"))
     assert list(read_rows(path)) == ["a", "c"]
+
+
+def test_a_cut_line_longer_than_a_block_is_cut_off(path, monkeypatch):
+    monkeypatch.setattr("ddps.review_rows.BLOCK", 7)
+    add(path, row("a"))
+    whole = path.read_bytes()
+    for rest in (b"", b"x", b"x" * 7, b"x" * 50):
+        path.write_bytes(whole + rest)
+        RowFile(path).close()
+        assert path.read_bytes() == whole
+    path.write_bytes(b"x" * 50)
+    RowFile(path).close()
+    assert not path.exists()
+
+
+def test_rows_of_little_change_are_held_without_their_moves(path):
+    nothing = Row("c", None, None, (Move(1, 2, 0.5),), 0.1)
+    add(path, row("a", 1.0), row("b", 2.0), nothing)
+    rows = read_rows(path, moves_from=2.0)
+    assert rows["b"] == row("b", 2.0) and rows["a"] == replace(row("a", 1.0), moves=()) and rows["c"].moves == ()
+    assert read_rows(path)["a"].moves
 
 
 def test_anything_else_is_refused(path):

@@ -2,17 +2,19 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import InputError
 
 PREDICTION_SUFFIXES = (".npz", ".npy", ".png")
+File = TypeVar("File", str, Path)
 
 
-def check_partners(predictions: Mapping[str, Path], partners: Iterable[str], what: str) -> None:
+def check_partners(predictions: Mapping[str, str | Path], partners: Iterable[str], what: str) -> None:
     """Refuses predictions without an image or a mask: a set whose parts do not fit together.
 
     Args:
-        predictions: stem → file.
+        predictions: stem → file, or its name.
         partners: stems that there are.
         what: "image" or "mask", in the error.
 
@@ -21,16 +23,16 @@ def check_partners(predictions: Mapping[str, Path], partners: Iterable[str], wha
     """
     alone = sorted(set(predictions) - set(partners))
     if alone:
-        example = predictions[alone[0]].name
+        example = Path(predictions[alone[0]]).name
         got = f"{len(alone)} of {len(predictions)} without one, such as {example}"
         raise InputError(f"{what} of the same stem for every prediction", got, f"adding it, or moving {example} away")
 
 
-def split_partners(predictions: Mapping[str, Path], partners: Iterable[str]) -> tuple[dict[str, Path], list[Path]]:
+def split_partners(predictions: Mapping[str, File], partners: Iterable[str]) -> tuple[dict[str, File], list[File]]:
     """Parts predictions with an image from those without.
 
     Args:
-        predictions: stem → file.
+        predictions: stem → file, or its name.
         partners: stems that there are.
 
     Raises:

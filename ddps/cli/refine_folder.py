@@ -18,6 +18,7 @@ from ..review_rows import RowFile
 from ..video import VideoRefiner
 from .pairs import name_item
 from .refine_item import CannotWrite, Classes, Job, Loaded, is_done, load, measure_item, of_the_disk, refine, save
+from .refine_jobs import Jobs
 from .refine_pipeline import overlap
 from .refine_plan import PAGE, PICTURES, SUMMARY, Plan, check_inputs_stay, check_outputs_new, make_folder, plan_folders
 from .refine_report import one_line, summarise
@@ -28,6 +29,7 @@ from .report import say_error, to_json, write_text
 OpenRefiner = Callable[[argparse.Namespace, Classes], tuple[DDPSRefiner | VideoRefiner, Classes]]
 SOME_FAILED, NOTHING_DONE = 1, 2
 ITEM_ERRORS = (InputError, OSError)
+NO_MOVES = float("inf")
 MOST_ALONE = 20
 """Predictions without an image that get a line each on stderr."""
 
@@ -79,15 +81,15 @@ def run_folder(
         return group.first(lambda: _end(args, classes, plan, todo, review_most, workers, outcome))
 
 
-def _begin(args: argparse.Namespace) -> tuple[Plan, list[Job]]:
+def _begin(args: argparse.Namespace) -> tuple[Plan, Jobs]:
     """What the folders hold, and what of it is to do."""
     plan = plan_folders(args)
     check_inputs_stay(plan.jobs)
     if not (args.resume or args.overwrite):
         check_outputs_new(plan.jobs, args.output, args.review is not None)
-    remove_leftovers(*{path.parent for job in plan.jobs for path in job.outputs}, args.output / PICTURES)
-    todo = [job for job in plan.jobs if not (args.resume and is_done(job))]
-    collect_rows(args.output)
+    remove_leftovers(*{path.parent for path in plan.jobs[0].outputs}, args.output / PICTURES)
+    todo = plan.jobs.without(is_done) if args.resume else plan.jobs
+    collect_rows(args.output, NO_MOVES)
     return plan, todo
 
 
@@ -122,12 +124,12 @@ def _end(
     outcome: Outcome,
 ) -> int:
     """Says what has been done, and writes it down; gives the exit code."""
-    rows = collect_rows(args.output)
+    known = collect_rows(args.output, NO_MOVES if args.review is None else args.review)
     # A row without its mask is of an item that a kill interrupted.
-    of_jobs = [(job, rows[job.name]) for job in plan.jobs if job.name in rows and job.name not in outcome.undone]
-    report = _report(args, plan, len(plan.jobs) - len(todo), [row for _, row in of_jobs], outcome)
-    if outcome.stopped is None and of_jobs:
-        _write_summary(args, classes, of_jobs, review_most, workers, report)
+    rows = [known[name] for name in plan.jobs.stems if name in known and name not in outcome.undone]
+    report = _report(args, plan, len(plan.jobs) - len(todo), rows, outcome)
+    if outcome.stopped is None and rows:
+        _write_summary(args, classes, plan.jobs, rows, review_most, workers, report)
     print(to_json(report) if args.json else one_line(report))
     if outcome.stopped is not None and not outcome.saved:
         return NOTHING_DONE
@@ -146,7 +148,7 @@ def _say_alone(plan: Plan, outcome: Outcome) -> None:
 
 
 def _refine_all(
-    todo: Sequence[Job],
+    todo: Jobs,
     args: argparse.Namespace,
     classes: Classes,
     refiner: DDPSRefiner | VideoRefiner,
@@ -159,7 +161,7 @@ def _refine_all(
     What finds no memory beside its neighbours is tried once more by itself at the end; a video's frames wait for none.
     """
     overwrite = args.overwrite or args.resume
-    outcome.undone.update(job.name for job in todo)
+    outcome.undone.update(todo.stems)
     bar = Progress(len(todo), "refining", shown=group.leads)
     tile = args.tile or refiner.config.inference.tile
     short: list[Job] | None = None if args.video else []
@@ -233,7 +235,8 @@ def _report(
 def _write_summary(
     args: argparse.Namespace,
     classes: Classes,
-    of_jobs: Sequence[tuple[Job, Row]],
+    jobs: Jobs,
+    rows: Sequence[Row],
     review_most: int,
     workers: int,
     report: dict[str, object],
@@ -243,7 +246,7 @@ def _write_summary(
             review = Review(
                 args.output, args.review, review_most, f"Labels to review: {args.prediction.resolve().name}"
             )
-            report["review"] = write_review(review, of_jobs, classes, workers)
+            report["review"] = write_review(review, jobs, rows, classes, workers)
         write_text(to_json(report) + "\n", args.output / SUMMARY, overwrite=True)
     except OSError as error:
         got = error.strerror or str(error)

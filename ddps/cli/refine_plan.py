@@ -1,14 +1,17 @@
 """Which files of two folders `ddps refine` puts together, and where their answers go."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-from ..datasets import IMAGE_SUFFIXES, files_by_stem
+from ..datasets import IMAGE_SUFFIXES, names_by_stem
 from ..errors import InputError
 from .pairs import PREDICTION_SUFFIXES, split_partners
 from .refine_item import Job
+from .refine_jobs import Folders, Jobs
 
 ROWS, SUMMARY, PAGE, PICTURES = "summary.jsonl", "summary.json", "review.html", "review"
 
@@ -23,7 +26,7 @@ class Plan:
         without_prediction: how many images are left out for want of a prediction.
     """
 
-    jobs: list[Job]
+    jobs: Jobs
     alone: list[Path]
     without_prediction: int
 
@@ -34,26 +37,19 @@ def plan_folders(args: argparse.Namespace) -> Plan:
     Raises:
         InputError: folders that are not there or hold nothing, or not one prediction with an image.
     """
-    images = files_by_stem(args.image, IMAGE_SUFFIXES, "images")
+    images = names_by_stem(args.image, IMAGE_SUFFIXES, "images")
     for folder in (args.output, args.overlay):
         if folder is not None and folder.exists() and not folder.is_dir():
             raise InputError("a folder as output for a folder", f"the file {str(folder)!r}", "another name")
-    predictions: dict[str, Path] = {}
-    alone: list[Path] = []
+    predictions: dict[str, str] = {}
+    alone: list[str] = []
     if args.prediction is not None:
-        given = files_by_stem(args.prediction, PREDICTION_SUFFIXES, "predictions")
+        given = names_by_stem(args.prediction, PREDICTION_SUFFIXES, "predictions")
         predictions, alone = split_partners(given, images)
-    stems = images if args.prediction is None else predictions
-    jobs = [
-        Job(
-            images[stem],
-            predictions.get(stem),
-            args.output / f"{stem}.{args.format}",
-            None if args.overlay is None else args.overlay / f"{stem}.jpg",
-        )
-        for stem in stems
-    ]
-    return Plan(jobs, alone, len(images) - len(jobs))
+    stems = list(images if args.prediction is None else predictions)
+    folders = Folders(args.image, args.prediction, args.output, args.overlay)
+    jobs = Jobs(folders, stems, [images[stem] for stem in stems], list(predictions.values()), f".{args.format}")
+    return Plan(jobs, [args.prediction / name for name in alone], len(images) - len(jobs))
 
 
 def check_inputs_stay(jobs: Sequence[Job]) -> None:
@@ -62,13 +58,32 @@ def check_inputs_stay(jobs: Sequence[Job]) -> None:
     Raises:
         InputError: as said.
     """
-    inputs = {path.resolve() for job in jobs for path in job.inputs}
-    outputs = [path for job in jobs for path in job.outputs]
-    for path in outputs:
-        if path.resolve() in inputs:
-            raise InputError("outputs that are not inputs", repr(str(path)), "writing to another folder")
-    if len(set(outputs)) < len(outputs):
-        raise InputError("one place for every output", f"{str(outputs[0])!r} twice", "another place for the overlays")
+    real = _Real()
+    there: dict[str, Path] = {}
+    for job in jobs:
+        if job.mask == job.overlay:
+            raise InputError("one place for every output", f"{str(job.mask)!r} twice", "another place for the overlays")
+        # What is not there yet is no input.
+        there |= {real.path(path): path for path in job.outputs if os.path.lexists(path)}
+    if there:
+        for job in jobs:
+            for path in job.inputs:
+                if (output := there.get(real.path(path))) is not None:
+                    raise InputError("outputs that are not inputs", repr(str(output)), "writing to another folder")
+
+
+class _Real:
+    """Where files really are; of a folder, that is found out once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, str] = {}
+
+    def path(self, path: Path) -> str:
+        folder = path.parent
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        here = os.path.join(self._folders[folder], path.name)
+        return os.path.realpath(here) if os.path.islink(here) else here
 
 
 def check_outputs_new(jobs: Sequence[Job], folder: Path, review: bool) -> None:
@@ -78,10 +93,10 @@ def check_outputs_new(jobs: Sequence[Job], folder: Path, review: bool) -> None:
         InputError: as said.
     """
     names = [ROWS, SUMMARY, *([PAGE, PICTURES] if review else [])]
-    wanted = [path for job in jobs for path in job.outputs] + [folder / name for name in names]
-    existing = [path for path in wanted if path.exists()]
-    if existing:
-        got = f"{len(existing)} that do, such as {str(existing[0])!r}"
+    wanted = chain((path for job in jobs for path in job.outputs), (folder / name for name in names))
+    existing = filter(os.path.exists, wanted)
+    if (first := next(existing, None)) is not None:
+        got = f"{1 + sum(1 for _ in existing)} that do, such as {str(first)!r}"
         raise InputError("outputs that do not exist yet", got, "--resume, --overwrite, or another folder")
 
 

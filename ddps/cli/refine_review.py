@@ -18,6 +18,7 @@ from ..review_page import Page, PageItem, class_name, render
 from ..review_pictures import full_palette, small_pictures, tells_apart
 from ..visualize import Palette
 from .refine_item import Classes, Job, load
+from .refine_jobs import Jobs
 from .refine_labels import read_png_form
 from .refine_plan import PAGE, PICTURES
 from .report import write_picture, write_text
@@ -42,14 +43,13 @@ class Review:
     title: str
 
 
-def write_review(
-    review: Review, of_jobs: Sequence[tuple[Job, Row]], classes: Classes, workers: int
-) -> dict[str, object]:
+def write_review(review: Review, jobs: Jobs, rows: Sequence[Row], classes: Classes, workers: int) -> dict[str, object]:
     """Writes the page and its pictures, which are made from the files of the items on it.
 
     Args:
         review: where and what.
-        of_jobs: every item that was compared, and its row.
+        jobs: at least those of the rows.
+        rows: of all items.
         classes: of the items.
         workers: threads that make pictures.
 
@@ -59,24 +59,24 @@ def write_review(
     Raises:
         OSError: the disk takes nothing more.
     """
-    jobs = {row.name: job for job, row in of_jobs}
-    rows = [row for _, row in of_jobs if row.changed is not None]
+    compared = sum(row.changed is not None for row in rows)
     listed = rank(rows, review.threshold)
     shown = listed[: review.most]
+    of_shown = jobs.named(row.name for row in shown)
     folder = review.folder / PICTURES
-    _take_away(folder, jobs)
+    _take_away(folder, {row.name for row in rows})
     if shown:
         folder.mkdir(exist_ok=True)
-    palette = _choose_palette(jobs[shown[0].name], classes) if shown else ()
+    palette = _choose_palette(of_shown[shown[0].name], classes) if shown else ()
     with ThreadPoolExecutor(workers) as pool:
-        made = list(pool.map(lambda row: _item(review, row, jobs[row.name], classes, palette), shown))
+        made = list(pool.map(lambda row: _item(review, row, of_shown[row.name], classes, palette), shown))
     items = [item for item, _ in made]
     ids: set[int] = set().union(*(found for _, found in made))
     has_void = classes.ignore_index in ids
     colours = full_palette(palette, max(ids, default=0))
     legend = {index: colours[index] for index in ids if index != classes.ignore_index}
     names = classes.space.names
-    page = Page(review.title, review.threshold, len(listed), len(rows), items, names, legend, has_void)
+    page = Page(review.title, review.threshold, len(listed), compared, items, names, legend, has_void)
     path = review.folder / PAGE
     write_text(render(page), path, overwrite=True)
     return {
@@ -151,11 +151,11 @@ def _choose_palette(job: Job, classes: Classes) -> Palette:
     return own if tells_apart(own, ids) else ()
 
 
-def _take_away(folder: Path, names: dict[str, Job]) -> None:
+def _take_away(folder: Path, names: set[str]) -> None:
     """Removes the pictures that an earlier page of these items had."""
     if not folder.is_dir():
         return
-    ours = {f"{name}.{kind}{_SUFFIXES[kind]}" for name in names for kind in KINDS}
+    ends = [f".{kind}{_SUFFIXES[kind]}" for kind in KINDS]
     for path in folder.iterdir():
-        if path.name in ours:
+        if any(path.name.endswith(end) and path.name.removesuffix(end) in names for end in ends):
             path.unlink()

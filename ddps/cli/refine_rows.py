@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..review import Row
-from ..review_rows import RowFile, read_rows
+from ..review_rows import RowFile, keep_moves, read_rows
 from .refine_plan import ROWS
 
 _PARTS = "summary.part*.jsonl"
@@ -19,20 +19,24 @@ def rows_path(folder: Path, rank: int) -> Path:
     return folder / (ROWS if rank == 0 else f"summary.part{rank}.jsonl")
 
 
-def collect_rows(folder: Path) -> dict[str, Row]:
+def collect_rows(folder: Path, moves_from: float = 0.0) -> dict[str, Row]:
     """Name → row of everything that was refined into a folder.
 
     What other processes than the first have left there, in this run or in one that was killed, goes into the folder's
     own file; a kill in between leaves rows twice, which changes nothing, and a full disk leaves them where they are. No
     other process may be adding rows.
 
+    Args:
+        folder: of the outputs.
+        moves_from: see `read_rows`; what is in the files keeps all moves.
+
     Raises:
         InputError: a file that holds something else.
     """
-    rows = read_rows(folder / ROWS)
+    rows = read_rows(folder / ROWS, moves_from)
     parts = {part: read_rows(part) for part in sorted(folder.glob(_PARTS))}
     for of_part in parts.values():
-        rows |= of_part
+        rows |= {name: keep_moves(row, moves_from) for name, row in of_part.items()}
     with suppress(OSError):
         if any(parts.values()):
             _add(folder / ROWS, [row for of_part in parts.values() for row in of_part.values()])

@@ -2,6 +2,7 @@ import argparse
 
 import pytest
 
+from ddps.cli.refine_item import Job
 from ddps.cli.refine_plan import check_inputs_stay, check_outputs_new, make_folder, plan_folders
 from ddps.errors import InputError
 
@@ -37,6 +38,25 @@ def test_inputs_and_outputs(data_set):
     check_outputs_new(plan.jobs, data_set.root / "out", review=False)
     with pytest.raises(InputError, match="1 that do, such as .*review"):
         check_outputs_new(plan.jobs, data_set.root / "out", review=True)
+
+
+def test_a_link_to_an_output_is_an_input_that_would_go(data_set):
+    out = data_set.root / "out"
+    out.mkdir()
+    data_set.predictions.joinpath("a.npz").rename(out / "a.npz")
+    data_set.predictions.joinpath("a.npz").symlink_to(out / "a.npz")
+    linked = data_set.root / "linked"
+    linked.symlink_to(out)
+    for output in (out, linked):
+        with pytest.raises(InputError, match=r"outputs that are not inputs; got .*a\.npz"):
+            check_inputs_stay(plan_folders(arguments(data_set, output=output, format="npz")).jobs)
+    check_inputs_stay(plan_folders(arguments(data_set, output=out, format="png")).jobs)
+
+
+def test_one_output_for_two(data_set):
+    job = Job(data_set.images / "a.png", None, data_set.root / "a.png", data_set.root / "a.png")
+    with pytest.raises(InputError, match="one place for every output"):
+        check_inputs_stay([job])
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
