@@ -164,7 +164,7 @@ def names_by_stem(folder: Path, suffixes: tuple[str, ...], what: str) -> dict[st
         got = f"{str(folder)!r}, which " + ("is a file" if folder.exists() else "does not exist")
         raise InputError(f"a folder of {what}", got, "checking the path")
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if _counts(entry.name, suffixes) and entry.is_file())
+        names = sorted(entry.name for entry in entries if _counts(entry, suffixes))
     found: dict[str, str] = {}
     for name in names:
         stem = name.rpartition(".")[0]
@@ -178,10 +178,13 @@ def names_by_stem(folder: Path, suffixes: tuple[str, ...], what: str) -> dict[st
     return dict(sorted(found.items()))
 
 
-def _counts(name: str, suffixes: tuple[str, ...]) -> bool:
-    """Whether a file of this name is one of those with the suffixes, and not hidden."""
-    stem, dot, suffix = name.rpartition(".")
-    return bool(stem) and not name.startswith(".") and (dot + suffix).lower() in suffixes
+def _counts(entry: "os.DirEntry[str]", suffixes: tuple[str, ...]) -> bool:
+    """Whether it is a file with one of the suffixes that is not hidden, or a link to one."""
+    stem, dot, suffix = entry.name.rpartition(".")
+    if not stem or stem.startswith(".") or (dot + suffix).lower() not in suffixes:
+        return False
+    # of a link that leads nowhere or in a circle, the entry itself may not know
+    return os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
 
 
 def _find_layout(root: Path) -> Literal["folders", "ade20k", "cityscapes"]:

@@ -151,6 +151,16 @@ def test_files_come_in_order_and_others_are_left_out(tmp_path):
     assert list(files_by_stem(tmp_path, (".png",), "images")) == ["1.2", "a", "b"]
 
 
+def test_links_count_where_they_lead_to_a_file(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "file").touch()
+    for name, target in (("a.png", elsewhere / "file"), ("b.png", elsewhere), ("c.png", tmp_path / "c.png")):
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "d.png").symlink_to(tmp_path / "nothing")
+    assert files_by_stem(tmp_path, (".png",), "images") == {"a": tmp_path / "a.png"}
+
+
 def test_two_files_of_one_stem(tmp_path):
     for name in ("a.png", "a.jpg"):
         (tmp_path / name).touch()
