@@ -42,7 +42,7 @@ def test_another_process_reads_the_same():
     assert list(pickle.loads(pickle.dumps(alone))) == list(alone)
 
 
-def test_a_million_jobs_are_held_in_hundreds_of_megabytes():
+def test_jobs_are_held_as_names_and_asking_leaves_nothing():
     tracemalloc.start()
     try:
         jobs = make(20_000)
