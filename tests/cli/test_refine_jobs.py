@@ -1,7 +1,9 @@
+import gc
 import pickle
 import sys
 import tracemalloc
 from pathlib import Path
+from types import ModuleType
 
 from ddps.cli.refine_item import Job
 from ddps.cli.refine_jobs import Folders, Jobs
@@ -42,18 +44,33 @@ def test_another_process_reads_the_same():
     assert list(pickle.loads(pickle.dumps(alone))) == list(alone)
 
 
-def test_jobs_are_held_as_names_and_asking_leaves_nothing():
+def size_of(root):
+    """Bytes of everything that an object holds, each thing once."""
+    seen, waiting, size = {id(root)}, [root], 0
+    while waiting:
+        thing = waiting.pop()
+        size += sys.getsizeof(thing)
+        for held in gc.get_referents(thing):
+            if id(held) not in seen and not isinstance(held, type | ModuleType):
+                seen.add(id(held))
+                waiting.append(held)
+    return size
+
+
+def test_jobs_are_held_as_names():
+    jobs = make(20_000)
+    assert size_of(jobs) < 500 * len(jobs)
+    assert size_of(list(jobs)) > 2 * size_of(jobs)  # as paths
+
+
+def test_asking_for_jobs_leaves_nothing():
+    jobs = make(20_000)
     tracemalloc.start()
     try:
-        jobs = make(20_000)
-        held = tracemalloc.get_traced_memory()[0]
         assert sum(len(job.inputs) for job in jobs) == 40_000
-        afterwards = tracemalloc.get_traced_memory()[0]
+        assert tracemalloc.get_traced_memory()[0] < 20 * len(jobs)
     finally:
         tracemalloc.stop()
-    # Names take 300, the table of interned strings, which may double meanwhile, up to 400; paths would take 1,000 more.
-    assert held < 1000 * len(jobs)
-    assert afterwards - held < 20 * len(jobs)
 
 
 def test_asking_for_jobs_interns_nothing_new(monkeypatch):
